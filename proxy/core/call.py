@@ -1,0 +1,45 @@
+"""Call: what a request to a model asks for, as far as deciding, metering and pricing need to know."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One request, read by `wire.read_call` from its path, headers and body. Holds no prompt text.
+
+    api        the record's name of the endpoint (`openai.chat`), `free` where it can cost nothing, `unknown` else
+    dialect    whose error bodies and streams the caller understands: openai | anthropic | gemini | "" (none known)
+    route      the path with its variable parts named, without upstream and task: `/v1/responses/{id}`
+    model      as asked for; from the path where the body has none; None where the call names none
+    stream     the caller asked for a stream of events
+    free       the call costs nothing at the provider (model lists, token counts, retrievals)
+    retrieves  the id of an earlier call or batch whose usage this answer may show, else None
+    later      the answer of this call carries no usage yet: a background answer, a batch
+    """
+
+    api: str = "unknown"
+    dialect: str = ""
+    route: str = ""
+    method: str = "POST"
+    model: str | None = None
+    stream: bool = False
+    free: bool = False
+    later: bool = False
+    retrieves: str | None = None
+    usage_asked: bool | None = None
+    """`stream_options.include_usage` as the caller sent it; None where it was not sent or does not exist."""
+    max_output_tokens: int | None = None
+    choices: int = 1
+    """How many answers are asked for at once (`n`, `candidateCount`)."""
+    service_tier: str | None = None
+    """The tier asked for, in the provider's own word: `flex`, `priority`, `batch`, `auto`."""
+    task: str | None = None
+    session: str | None = None
+    agent_user: str | None = None
+    """What the body says of task, session and end user (`metadata`, `user`); self-declared, never an identity."""
+    body_bytes: int = 0
+    inline_bytes: int = 0
+    """Bytes of the body that are base64 data (images, files, audio) rather than text."""
+    characters: int = 0
+    """Length of the text to be spoken, for endpoints that bill characters."""

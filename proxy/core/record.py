@@ -1,0 +1,115 @@
+"""Record: the ledger row of one call. Its JSON is what leaves the house; the names are part of the contract."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from .usage import NO_USAGE, Usage
+
+Result = Literal["ok", "refused", "failed", "client_gone", "lost"]
+UsageSource = Literal["reported", "estimated", "partial", "none"]
+CostSource = Literal["book", "policy", "provider", "assumed", "none"]
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One call, from its admission to what it cost. Times in ms since the epoch, money in nano-USD.
+
+    `cost_nusd` is None only when the call has no price, 0 when it was free. `cost_parts_nusd` adds up to it exactly.
+    `revision` counts up when a provisional row (`lost`, a background answer) is replaced by what was learned later.
+    """
+
+    call_id: str
+    revision: int = 1
+    at_ms: int
+    org: str = "default"
+    team: str = "default"
+    user: str
+    key_id: str
+    task: str | None = None
+    task_source: str = "none"
+    agent: str | None = None
+    user_agent: str = ""
+    session: str | None = None
+    labels: dict[str, str] = {}
+
+    upstream: str = ""
+    provider: str = ""
+    api: str = "unknown"
+    route: str = ""
+    model_asked: str | None = None
+    model: str | None = None
+    stream: bool = False
+    policy_version: str = ""
+
+    result: Result = "ok"
+    status: int = 0
+    count: int = 1
+    refusal: str | None = None
+    rule: str | None = None
+    error: str | None = None
+    """Why a call failed, in a word: the provider's error code, or ours for a broken connection. Beside the contract."""
+    shadow: list[str] = []
+    warnings: list[str] = []
+    degraded: bool = False
+
+    usage: Usage = NO_USAGE
+    usage_source: UsageSource = "none"
+    cost_nusd: int | None = 0
+    cost_parts_nusd: dict[str, int] = {}
+    list_nusd: int | None = 0
+    cost_source: CostSource = "none"
+    price_version: str = ""
+    service_tier: str | None = None
+    hold_nusd: int = 0
+    estimate: dict[str, Any] = {}
+
+    fingerprint: str | None = None
+    twin_of: str | None = None
+    repeats: int = 0
+    replayed: bool = False
+
+    ms_total: float = 0
+    ms_first_byte: float | None = None
+    ms_overhead: float = 0
+
+    trace_id: str = ""
+    parent_span_id: str | None = None
+    span_id: str = ""
+    client_span_id: str = ""
+    trace_flags: int = 1
+    http_method: str = "POST"
+    server_address: str = ""
+    upstream_call_id: str | None = None
+    finish_reasons: list[str] = []
+    retry_of: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """The record as the store and the ledger keep it: JSON with `at_ms`."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes | str) -> Record:
+    """Raises msgspec.DecodeError or msgspec.ValidationError for bytes that are no record."""
+    return _decoder.decode(data)
+
+
+def rfc3339(at_ms: int) -> str:
+    """Milliseconds since the epoch -> `2026-11-23T22:26:30.123Z`."""
+    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def public(record: Record) -> dict[str, Any]:
+    """The record as the API, the CLI and exports show it: `at` in RFC 3339 in place of `at_ms`."""
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    shown: dict[str, Any] = {"call_id": fields.pop("call_id"), "revision": fields.pop("revision")}
+    shown["at"] = rfc3339(fields.pop("at_ms"))
+    return shown | fields

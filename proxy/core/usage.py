@@ -1,0 +1,58 @@
+"""Usage: the billable units of one call, each in exactly one field."""
+
+from __future__ import annotations
+
+import msgspec
+
+TOKEN_FIELDS = (
+    "input",
+    "cached_input",
+    "cache_write",
+    "cache_write_1h",
+    "output",
+    "audio_input",
+    "audio_output",
+    "image_input",
+    "image_output",
+)
+"""The fields that add up to all tokens of a call. `reasoning` is missing on purpose: it is a part of `output`."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Units of one call. The fields are disjoint, except `reasoning`, which is a part of `output`.
+
+    `input` and `output` are text (and whatever has no field of its own, such as video and documents); audio_* and
+    image_* lie outside them. `cached_input` covers every modality. `cache_write` leaves out `cache_write_1h`.
+    `requests` counts what is paid by the piece, by name (`web_search`); `seconds` is audio time.
+    """
+
+    input: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    requests: dict[str, int] = {}
+    seconds: float = 0
+    images: int = 0
+    characters: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of the call, each counted once."""
+        return sum(getattr(self, field) for field in TOKEN_FIELDS)
+
+    def __add__(self, other: Usage) -> Usage:
+        """The usage of both together, as for a stream of parts that are billed one by one."""
+        requests = dict(self.requests)
+        for name, count in other.requests.items():
+            requests[name] = requests.get(name, 0) + count
+        numbers = {f: getattr(self, f) + getattr(other, f) for f in self.__struct_fields__ if f != "requests"}
+        return Usage(requests=requests, **numbers)
+
+
+NO_USAGE = Usage()
