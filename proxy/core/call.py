@@ -34,6 +34,10 @@ class Call(msgspec.Struct, kw_only=True):
     """How many answers are asked for at once (`n`, `candidateCount`)."""
     service_tier: str | None = None
     """The tier asked for, in the provider's own word: `flex`, `priority`, `batch`, `auto`."""
+    region: str | None = None
+    """The region that the path names, where prices may differ by it (Vertex): `us-east5`, `global`."""
+    json_array: bool = False
+    """The stream asked for is one JSON array and not events (Gemini without `alt=sse`)."""
     task: str | None = None
     session: str | None = None
     agent_user: str | None = None

@@ -1,0 +1,93 @@
+"""The admin port: one token opens everything but health and the page that says what is where."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from .answers import Handler, Problem, json_answer, problems
+from .context import AdminContext
+from .figures import Figures
+from .keys import Keys
+from .pages import front
+from .parameters import known_only
+from .threads import Threads
+
+__all__ = ["AdminContext", "admin_app"]
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""An import of 10,000 keys with long labels."""
+
+
+def admin_app(context: AdminContext) -> web.Application:
+    """The application of the admin port. Its threads end with it; the ledger stays open, it belongs to the caller."""
+    threads = Threads()
+
+    async def threads_of_the_app(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        threads.close()
+
+    app = web.Application(middlewares=[problems, token_check(context.admin_token)], client_max_size=BODY_BYTES_MAX)
+    app.cleanup_ctx.append(threads_of_the_app)
+    house = House(context)
+    app.add_routes([web.get("/", front), *house.routes()])
+    app.add_routes(Figures(context, threads).routes())
+    app.add_routes(Keys(context, threads).routes())
+    return app
+
+
+def token_check(admin_token: str) -> Handler:
+    """A middleware that asks for the token before it tells even whether a path exists."""
+    expected = admin_token.encode()
+    if not expected:
+        raise ValueError("the admin port needs an admin token; set CALLMETER_ADMIN_TOKEN")
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in OPEN_PATHS:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            # Compared also where the scheme is wrong, and always in the same time.
+            right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected)
+            if scheme.lower() != "bearer" or not right:
+                raise Problem(
+                    401,
+                    "this needs the admin token as `Authorization: Bearer ...`; it is CALLMETER_ADMIN_TOKEN, "
+                    "or the file `admin.token` in the data directory",
+                )
+        return await handler(request)
+
+    return check  # type: ignore[return-value]  # aiohttp calls a middleware with the handler as well
+
+
+class House:
+    """Handlers about the proxy itself."""
+
+    def __init__(self, context: AdminContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/healthz", self.healthz),
+            web.get("/readyz", self.readyz),
+            web.get("/metrics", self.metrics),
+            web.get("/api/policy", self.policy),
+        ]
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        return json_answer({"alive": True})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """200, or 503 with a sentence for each part that is not ready."""
+        faults = dict(await self._context.readiness())
+        return json_answer({"ready": not faults, "faults": faults}, 503 if faults else 200)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        body, content_type = self._context.metrics()
+        return web.Response(body=body, headers={"content-type": content_type})
+
+    async def policy(self, request: web.Request) -> web.Response:
+        known_only(request.query, ())
+        return json_answer(dict(self._context.policy()))

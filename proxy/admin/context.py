@@ -1,0 +1,41 @@
+"""What the admin port needs of the process it lives in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.record import Record
+from ..ledger.database import Ledger
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminContext:
+    """Filled by the bookkeeper.
+
+    admin_token  what `Authorization: Bearer` must carry
+    make_key     makes a key that is in no database yet -> (its id, its text)
+    metrics      -> (the Prometheus text, its content type); must not block
+    readiness    -> what is not ready, `store`, `ledger` or `policy`, with a sentence for each; empty: all is ready
+    policy       -> the policy in force as JSON: version, files, faults
+    price        prices a record again, for `reprice`; None where nothing better is known. Called in a thread
+    """
+
+    ledger: Ledger
+    admin_token: str
+    make_key: Callable[[], tuple[str, str]]
+    metrics: Callable[[], tuple[bytes, str]]
+    readiness: Callable[[], Awaitable[Mapping[str, str]]]
+    policy: Callable[[], Mapping[str, Any]]
+    price: Callable[[Record], Record | None]
+    clock_ms: Callable[[], int] = now_ms
+
+    def __repr__(self) -> str:
+        """Never shows the token."""
+        return f"AdminContext({self.ledger.name})"

@@ -1,0 +1,239 @@
+"""Every key of the policy files, with its shape, its meaning and its default. The JSON Schema and the table in
+docs/policy-files.md are written from here, and the loader reads by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .policy import FIELDS, LABEL
+from .policy_shapes import (
+    Choice,
+    Either,
+    GlobList,
+    Key,
+    Keys,
+    ListOf,
+    MapOf,
+    Money,
+    Report,
+    Secret,
+    Shape,
+    Size,
+    Text,
+    Url,
+    Whole,
+)
+from .price_rules import MATCH_KEYS, PER_REQUEST, UNITS, PriceRule
+from .yaml_nodes import Node, Scalar, shown
+
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+PROVIDER_PATTERN = "[a-z0-9][a-z0-9._-]{0,63}"
+
+UPSTREAM_NAME = Text(
+    "[a-z][a-z0-9-]{0,63}",
+    told="name",
+    what="a name for an upstream: small letters, digits and dashes, beginning with a letter",
+)
+
+RESERVED_UPSTREAM_NAMES = ("task", "callmeter", "v1", "v1beta", "model", "healthz", "readyz")
+"""First segments of the data port's own paths and of the short forms."""
+
+PROVIDER_BY_DIALECT = {"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
+"""Whom a dialect's inventor is in the price book. An upstream without a dialect is its own provider."""
+
+OUTPUT_TOKENS_MAX = 10_000_000
+"""Far above what any model gives in one answer; more is a slip of the finger."""
+
+_rule_name = Text(NAME_PATTERN, told="name", what="a name for a rule: letters, digits, `-` and `_`, up to 64")
+_mode = Choice("enforce", "shadow")
+_help = Key(Text(), "what to do, at the end of each sentence that this rule says")
+
+UPSTREAM = Keys(
+    {
+        "dialect": Key(
+            Choice("openai", "anthropic", "gemini"),
+            "the wire format that the provider speaks; without it calls are relayed, recorded and not understood",
+        ),
+        "provider": Key(
+            Text(PROVIDER_PATTERN, told="name", what="a provider's name: small letters, digits, `.`, `-` and `_`"),
+            "who is paid, for prices and traces: by default `openai`, `anthropic` or `google`, by the dialect; "
+            "without a dialect the name of the upstream",
+        ),
+        "url": Key(Url(), "where the provider is; what stands before the provider's own paths", required=True),
+        "key": Key(Secret(), "the provider's key; without it the caller's own credential passes"),
+        "billing": Key(
+            Choice("metered", "plan"),
+            "`plan`: a subscription; the list cost is kept and the billed cost is 0",
+            "metered",
+        ),
+    }
+)
+
+DEFAULTS = Keys(
+    {
+        "mode": Key(_mode, "the mode of rules that do not name one; `shadow` decides and records, no more", "enforce"),
+        "unknown_calls": Key(
+            Choice("record", "refuse"), "paths that Callmeter does not know: recorded as unpriced, or refused", "record"
+        ),
+        "unknown_price": Key(
+            Choice("assume", "refuse", "record"),
+            "models without a price: `assume` the dearest rate of the provider, marked; `refuse`; `record` without one",
+            "assume",
+        ),
+        "store_outage": Key(
+            Either(
+                Choice("refuse", "allow"),
+                Keys({"allow_up_to": Key(Money(), "how much each process may let pass meanwhile", required=True)}),
+            ),
+            "what happens while the store is away",
+            "{allow_up_to: $5}",
+        ),
+        "max_body": Key(Size(), "the largest body of a call", "32MiB"),
+        "client_gone": Key(
+            Choice("cancel", "drain"),
+            "streams whose reader has gone: cancelled, or read to their end; other calls always are",
+            "cancel",
+        ),
+        "max_output_tokens": Key(
+            Whole(OUTPUT_TOKENS_MAX), "the output that is assumed of a model whose maximum is not known", "32000"
+        ),
+    }
+)
+
+_fields = {name: Key(GlobList(), f"the {name.replace('_', ' ')} of the call") for name in FIELDS}
+_labels = {f"{LABEL}*": Key(GlobList(), "the label of that name on the caller's key")}
+_inverted = Keys(_fields, open_keys=_labels)
+
+ACCESS_MATCH = Keys(
+    {**_fields, "not": Key(_inverted, "the same keys; the rule applies where they do not all match")},
+    open_keys=_labels,
+)
+
+ACCESS = Keys(
+    {
+        "name": Key(_rule_name, "unique in the whole policy", required=True),
+        "match": Key(ACCESS_MATCH, "which calls; all keys must match", "{}"),
+        "then": Key(Choice("refuse", "warn"), "what happens to them; `warn` lets them pass with a header", "refuse"),
+        "mode": Key(_mode, "`shadow`: recorded as one that would have refused; by default that of `defaults`"),
+        "help": _help,
+    }
+)
+
+
+class Rate:
+    """A price in USD or a factor, as decimal text. In quotes, since a bare `1.10` is a float to other readers."""
+
+    told = "decimal text"
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def read(self, node: Node, report: Report) -> str | None:
+        text = report.text(node)
+        if text is None or not isinstance(node, Scalar):
+            return None
+        if node.plain and text == node.text:
+            report.fault(
+                node, f'write `{shown(text)}` in quotes: prices are decimal text, never floats, such as "1.10"'
+            )
+            return None
+        try:
+            if self._key == "multiplier":
+                PriceRule({}, multiplier=text)
+            else:
+                PriceRule({}, {self._key: text})
+        except ValueError as error:
+            report.fault(node, str(error).removeprefix(f"`{self._key}` "))
+            return None
+        return text
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|\$\{.*)$"}
+
+
+def _rate_about(key: str) -> str:
+    if key.endswith("_per_mtok"):
+        return f"USD for a million tokens of {key.removesuffix('_per_mtok').replace('_', ' ')}"
+    return f"USD {key.replace('_', ' ')}"
+
+
+_request_name = Text("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", told="name", what="a name for a kind of request")
+
+PRICE = Keys(
+    {
+        "match": Key(
+            Keys({name: Key(GlobList(), f"the {name} of the call") for name in MATCH_KEYS}),
+            "which calls; all keys must match",
+            "{}",
+        ),
+        "multiplier": Key(Rate("multiplier"), "what the price book says times this; beside no rate"),
+        **{key: Key(Rate(key), _rate_about(key)) for key in UNITS},
+        "per_request": Key(
+            MapOf(_request_name, Rate(f"{PER_REQUEST}NAME")), "USD for each request of a kind, such as `web_search`"
+        ),
+    }
+)
+
+TELEMETRY = Keys(
+    {
+        "profiles": Key(
+            ListOf(Choice("semconv", "langfuse", "openinference", "mlflow"), unique=True),
+            "for which tools spans carry attributes, beside the OpenTelemetry conventions",
+            "[semconv, langfuse, openinference, mlflow]",
+        ),
+        "join": Key(
+            Choice("parent", "link", "new"),
+            "our spans in the caller's trace: as children, as a trace of their own with a link, or without one",
+            "parent",
+        ),
+    }
+)
+
+SECTIONS: dict[str, Key] = {
+    "upstreams": Key(MapOf(UPSTREAM_NAME, UPSTREAM), "providers, by the first segment of the path"),
+    "defaults": Key(DEFAULTS, "what holds where no rule says otherwise"),
+    "access": Key(ListOf(ACCESS), "who may call what; without a rule everything with a valid key"),
+    "prices": Key(ListOf(PRICE), "prices of your own, matched in order before the price book"),
+    "telemetry": Key(TELEMETRY, "how spans are written"),
+}
+
+POLICY_FILE = Keys(SECTIONS)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of one policy file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Callmeter policy file",
+        "description": "One of the files in policies/; all of them together are one policy. "
+        "`${NAME}` in any text reads the environment.",
+    } | POLICY_FILE.json_schema()
+
+
+def key_table() -> str:
+    """Every key as a Markdown table, in the order of a file."""
+    lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, section in SECTIONS.items():
+        lines.append(f"| **`{name}`** | {section.shape.told} | | {section.about} |")
+        lines += _rows(name, section.shape)
+    return "\n".join(lines) + "\n"
+
+
+def _rows(path: str, shape: Shape) -> list[str]:
+    if isinstance(shape, MapOf):
+        return _rows(f"{path}.NAME", shape.shape)
+    if isinstance(shape, ListOf):
+        return _rows(f"{path}[]", shape.shape)
+    if isinstance(shape, Either):
+        return _rows(path, shape.keys)
+    if not isinstance(shape, Keys):
+        return []
+    lines: list[str] = []
+    for name, key in (shape.keys | shape.open_keys).items():
+        default = "required" if key.required else f"`{key.default}`" if key.default is not None else ""
+        lines.append(f"| `{path}.{name.replace('*', 'NAME')}` | {key.shape.told} | {default} | {key.about} |")
+        # `not` takes the keys of `match` again; a second listing would only hide the rest.
+        if name != "not":
+            lines += _rows(f"{path}.{name}", key.shape)
+    return lines

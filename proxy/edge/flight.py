@@ -1,0 +1,107 @@
+"""Flight: one call under way, from its first byte in to its settlement."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ..core.call import Call
+from ..core.caller import Caller
+from ..core.policy import Upstream
+from ..core.record import Record
+from ..core.refusal import Refusal
+from ..wire import UsageRemover
+from ..wire.reading import Meter
+from .upstream import Exchange
+
+USER_AGENT_CHARACTERS_MAX = 256
+
+log = logging.getLogger("callmeter.calls")
+
+
+class Flight(msgspec.Struct, kw_only=True):
+    """A call and all that belongs to it while it runs. Times are of the loop's clock, in seconds.
+
+    wrong              refusals found before the caller was known
+    caller_known       from then on the call is recorded, also when it is refused
+    sent               the provider may have seen the call
+    answered           the provider's status, 0 before it sent one
+    writing_since_s    when the write began that the agent has not taken yet; 0 when none waits
+    """
+
+    request: web.BaseRequest
+    record: Record
+    started_s: float
+    dialect: str = ""
+    call: Call = Call()
+    upstream: Upstream | None = None
+    wrong: list[Refusal] = []
+    caller_known: bool = False
+    body_s: float = 0.0
+    sent: bool = False
+    sent_s: float = 0.0
+    answered: int = 0
+    head_s: float = 0.0
+    first_write_s: float = 0.0
+    writing_since_s: float = 0.0
+    exchange: Exchange | None = None
+    meter: Meter | None = None
+    remover: UsageRemover | None = None
+
+    def clock_out(self, now_s: float) -> None:
+        """Puts the times into the record. Overhead is our own share: neither the agent's body nor the provider."""
+        record = self.record
+        record.ms_total = ms(now_s - self.started_s)
+        if self.first_write_s:
+            record.ms_first_byte = ms(self.first_write_s - self.started_s)
+        before_s = (self.sent_s or now_s) - self.started_s - self.body_s
+        after_s = max(0.0, (self.first_write_s or self.head_s) - self.head_s)
+        record.ms_overhead = ms(before_s + after_s)
+
+
+def new_call_id(now_ms: int) -> str:
+    """An id that sorts by time: a UUID of version 7, as 32 hexadecimal digits."""
+    random = int.from_bytes(os.urandom(10))
+    value = (now_ms << 80) | (0x7 << 76) | ((random >> 68) << 64) | (0b10 << 62) | (random & (2**62 - 1))
+    return f"{value:032x}"
+
+
+def stamp(record: Record, caller: Caller) -> None:
+    """Puts who calls, and the ids of the two spans, into the record."""
+    record.org, record.team, record.user, record.key_id = caller.org, caller.team, caller.user, caller.key_id
+    record.labels, record.task, record.task_source = caller.labels, caller.task, caller.task_source
+    record.agent, record.session = caller.agent, caller.session
+    ids = os.urandom(32).hex()
+    record.trace_id = caller.trace_id or ids[:32]
+    record.parent_span_id, record.trace_flags = caller.parent_span_id, caller.trace_flags
+    record.span_id, record.client_span_id = ids[32:48], ids[48:]
+
+
+def log_call(record: Record) -> None:
+    """The one log line of a call. Figures and names, no content."""
+    if log.isEnabledFor(logging.INFO):
+        log.info("call", extra={"call": line_of(record)})
+
+
+def line_of(record: Record) -> dict[str, Any]:
+    return {
+        "call_id": record.call_id,
+        "user": record.user,
+        "task": record.task,
+        "upstream": record.upstream,
+        "api": record.api,
+        "model": record.model,
+        "result": record.result,
+        "status": record.status,
+        "refusal": record.refusal,
+        "cost_nusd": record.cost_nusd,
+        "ms_total": record.ms_total,
+    }
+
+
+def ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,609 @@
+"""The walk of one call, from the agent to the provider and back. Read it from top to bottom.
+
+Nothing else orchestrates: each step calls inwards and returns. After `reserve` the call must be settled, whatever
+happens: an error, the agent gone, a shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from .. import wire
+from ..core import identity, settlement
+from ..core.call import Call
+from ..core.caller import Caller
+from ..core.estimate import Estimator
+from ..core.policy import Policy
+from ..core.prices import Prices
+from ..core.record import Record, Result
+from ..core.refusal import Answer, Refusal, answer, first_by_precedence
+from ..core.usage import NO_USAGE
+from ..store.calls import CallStore, StoreUnavailable
+from ..wire.reading import Reading
+from .answers import add_own, cost_header, passed_on, refusal_answer, wanted_encodings
+from .body import BodyBroken, BodyTooLarge, read_body, unpack
+from .flight import USER_AGENT_CHARACTERS_MAX, Flight, log_call, new_call_id, stamp
+from .folding import RefusalFolder
+from .keyring import KeyRing, Known
+from .own_pages import OwnPages
+from .paths import Target, TargetInvalid, read_target
+from .retrieval import Retrievals
+from .sentences import body_too_large, price_unknown, store_away, unknown_upstream, upstream_broken
+from .upstream import Exchange, UpstreamFailure, Upstreams, origin
+
+GATHER_BYTES_MAX = 256 * 1024
+"""A JSON answer up to this size leaves in one write and carries its cost in a header."""
+DRAIN_S_MAX = 300.0
+"""How long an answer is read on for its usage after its agent went away."""
+WRITE_S_MAX = 300.0
+"""How long an agent may take no byte of its answer before the connection is given up."""
+CALL_S_MAX = 4 * 3600.0
+"""The longest call. Longer than any that was seen; a bound so that no hold is renewed for ever."""
+WATCH_S = 5.0
+"""How often the two limits above are looked at: one look for all calls, rather than a timer for each write."""
+OWN_SEGMENT = "callmeter"
+
+BROKEN = Refusal(
+    code="policy_broken",
+    sentence="Callmeter failed on this call and has logged why; try again, and tell your admin its id if it stays so",
+)
+
+log = logging.getLogger("callmeter.edge")
+
+
+class Refused(Exception):
+    """Ends the walk with our no."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
+class Relay:
+    """Takes calls through the walk. One object a process; every collaborator is given to it."""
+
+    def __init__(
+        self,
+        *,
+        policy: Callable[[], Policy],
+        prices: Callable[[], Prices],
+        keys: KeyRing,
+        store: CallStore,
+        upstreams: Upstreams,
+        retrievals: Retrievals,
+        own_pages: OwnPages,
+        estimator: Estimator,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._policy = policy
+        self._prices = prices
+        self._keys = keys
+        self._store = store
+        self._upstreams = upstreams
+        self._retrievals = retrievals
+        self._own_pages = own_pages
+        self._estimator = estimator
+        self._clock_ms = clock_ms
+        self._loop = asyncio.get_running_loop()
+        self._folder = RefusalFolder(store.settle)
+        self._flights: dict[str, Flight] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._outage_nusd = 0
+
+    # -- the walk -------------------------------------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Takes one request of the data port to its answer."""
+        now_ms = self._clock_ms()
+        record = Record(call_id=new_call_id(now_ms), at_ms=now_ms, user="", key_id="", http_method=request.method)
+        flight = Flight(request=request, record=record, started_s=self._loop.time())
+        self._flights[record.call_id] = flight
+        try:
+            return await self._walk(flight)
+        except Refused as refused:
+            return await self._refuse(flight, refused.refusal)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("call %s failed inside the proxy", record.call_id)
+            return refusal_answer(self._told(flight, BROKEN, sent=flight.sent))
+        finally:
+            del self._flights[record.call_id]
+
+    async def _walk(self, flight: Flight) -> web.StreamResponse:
+        request, record, policy = flight.request, flight.record, self._policy()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        record.policy_version = policy.version
+
+        # Which upstream and dialect, by path; whose key.
+        target, path = self._address(flight, policy, request.raw_path, headers)
+        found, known = await self._key(headers, target)
+
+        # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
+        body = await self._body(flight, policy)
+        text = unpacked(flight, body, headers.get("content-encoding", ""), policy)
+        call = self._call(flight, path, target, headers, text)
+
+        # 2  Who asks, and for which task.
+        caller = self._caller(flight, known, headers, target, call)
+        if target.segment == OWN_SEGMENT:
+            return await self._own(flight, target, caller)
+        upstream = flight.upstream
+        if upstream is None:
+            flight.wrong.append(unknown_upstream(target, policy, flight.dialect))
+            raise Refused(first_by_precedence(flight.wrong))
+        if missing := identity.missing_credential(found, upstream.key, upstream.name):
+            flight.wrong.append(missing)
+
+        # 3  Whether the policy lets it.
+        decision = policy.decide(caller, call, upstream)
+        record.shadow, record.warnings, record.rule = decision.shadow, decision.warnings, decision.rule
+        if decision.refusal is not None:
+            flight.wrong.append(decision.refusal)
+        prices = self._prices()
+        if policy.defaults.unknown_price == "refuse" and not call.free:
+            if call.model and not prices.known(upstream.provider, call.model):
+                flight.wrong.append(price_unknown(upstream, call))
+        if flight.wrong:
+            raise Refused(first_by_precedence(flight.wrong))
+
+        # 4  What it will cost.
+        if not call.free:
+            self._put_estimate(record, call, prices, upstream.billing)
+        try:
+            # 5  The hold. After this point the call must be settled.
+            if not call.free:
+                await self._reserve(record, policy)
+            # 6  To the provider.
+            flight.sent_s = self._loop.time()
+            await self._send(flight, target, path, found, headers, body, text)
+            # 7  The answer: the agent first, our reading second.  8 and 9  Usage, cost, settlement: at its end.
+            return await self._answer(flight)
+        except Refused:
+            raise
+        except UpstreamFailure as failure:
+            return await self._failed(flight, failure)
+        except (asyncio.CancelledError, ConnectionError):
+            self._left(flight)
+            raise
+        except Exception:
+            self._left(flight, result="failed")
+            raise
+
+    async def _send(
+        self,
+        flight: Flight,
+        target: Target,
+        path: str,
+        found: identity.FoundKey,
+        headers: dict[str, str],
+        body: bytes,
+        text: bytes,
+    ) -> None:
+        upstream = flight.upstream
+        assert upstream is not None
+        outgoing = identity.outgoing_headers(
+            flight.request.headers.items(), found=found, dialect=flight.dialect, upstream_key=upstream.key
+        )
+        accepted = wanted_encodings(headers.get("accept-encoding", ""), wire.READABLE_ENCODINGS)
+        asked = wire.ask_for_usage(flight.call, text, upstream.provider) if flight.call.stream else None
+        if asked is not None:
+            body, accepted, flight.remover = asked, "identity", wire.UsageRemover()
+            outgoing = [(name, value) for name, value in outgoing if name.lower() != "content-encoding"]
+        outgoing.append(("accept-encoding", accepted))
+        query = identity.clean_query(target.query, found.key_text)
+        flight.exchange = await self._upstreams.send(
+            method=flight.request.method,
+            base_url=upstream.url,
+            target=f"{path}?{query}" if query else path,
+            headers=outgoing,
+            body=body,
+        )
+        flight.sent = True
+        await flight.exchange.head()
+
+    async def _answer(self, flight: Flight) -> web.StreamResponse:
+        exchange, record = flight.exchange, flight.record
+        assert exchange is not None
+        flight.head_s = self._loop.time()
+        content_type, encoding = self._open_meter(flight)
+        record.status = exchange.status
+        if encoding not in ("", "identity"):
+            flight.remover = None  # packed although we asked for plain bytes: pass it on as it is
+        passed = passed_on(exchange.headers, record)
+        gathered: list[bytes] = []
+        if "json" in content_type and not (flight.call.stream and exchange.status < 400):
+            whole = await self._gather(flight, gathered)
+            if whole is not None:
+                return await self._answer_whole(flight, passed, whole)
+        return await self._answer_stream(flight, passed, gathered)
+
+    async def _gather(self, flight: Flight, gathered: list[bytes]) -> bytes | None:
+        """The whole body of a small JSON answer; None, with what was read so far in `gathered`, for a larger one."""
+        assert flight.exchange is not None
+        size = 0
+        while data := await flight.exchange.read():
+            gathered.append(data)
+            self._feed(flight, data)
+            size += len(data)
+            if size > GATHER_BYTES_MAX:
+                return None
+        return b"".join(gathered)
+
+    async def _answer_whole(self, flight: Flight, passed: CIMultiDict[str], whole: bytes) -> web.StreamResponse:
+        record, request = flight.record, flight.request
+        reading = self._complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
+        cost = cost_header(record)
+        if cost is not None:
+            passed["x-callmeter-cost-usd"] = cost
+        passed.popall("content-length", None)
+        if request.method == "HEAD":
+            passed["content-length"] = str(len(whole))
+        response = web.Response(status=record.status, headers=passed, body=whole)
+        record.ms_first_byte = record.ms_total
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            record.result = "client_gone" if record.result == "ok" else record.result
+        await self._settle(flight, reading)
+        return response
+
+    async def _answer_stream(
+        self, flight: Flight, passed: CIMultiDict[str], gathered: list[bytes]
+    ) -> web.StreamResponse:
+        exchange, request, record, remover = flight.exchange, flight.request, flight.record, flight.remover
+        assert exchange is not None
+        if remover is not None:
+            passed.popall("content-length", None)
+        response = web.StreamResponse(status=record.status, headers=passed)
+        await response.prepare(request)
+        for data in gathered:
+            await self._write(flight, response, data)
+        tail = b""
+        try:
+            while data := await exchange.read():
+                if remover is not None:
+                    self._feed(flight, data)
+                    if data := remover.feed(data):
+                        await self._write(flight, response, data)
+                else:
+                    await self._write(flight, response, data)
+                    self._feed(flight, data)
+                tail = data[-4:] or tail
+        except UpstreamFailure as failure:
+            return await self._broken(flight, response, failure, tail)
+        if remover is not None and (data := remover.close()):
+            await self._write(flight, response, data)
+        reading = self._complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
+        try:
+            await response.write_eof()
+        except ConnectionError:
+            pass  # everything was written; the agent need not stay for the end of the framing
+        await self._settle(flight, reading)
+        return response
+
+    async def _write(self, flight: Flight, response: web.StreamResponse, data: bytes) -> None:
+        now_s = self._loop.time()
+        if not flight.first_write_s:
+            flight.first_write_s = now_s
+        flight.writing_since_s = now_s
+        await response.write(data)
+        flight.writing_since_s = 0.0
+
+    def _feed(self, flight: Flight, data: bytes) -> None:
+        assert flight.meter is not None
+        flight.meter.feed(data)
+
+    # -- the ways out ---------------------------------------------------------------------------------------------
+
+    async def _refuse(self, flight: Flight, refusal: Refusal) -> web.StreamResponse:
+        """Our no, in the caller's dialect; recorded where the caller is known."""
+        record, request = flight.record, flight.request
+        told = self._told(flight, refusal)
+        response = refusal_answer(told)
+        add_own(response.headers, record)
+        if not request.content.is_eof():
+            response.force_close()  # the rest of the body is not read, so the connection cannot serve another call
+        if flight.caller_known:
+            record.result, record.refusal, record.status = "refused", refusal.code, told.status
+            record.rule = refusal.rule or record.rule
+            record.usage, record.usage_source = NO_USAGE, "none"
+            record.cost_nusd, record.cost_parts_nusd, record.list_nusd, record.cost_source = 0, {}, 0, "none"
+            record.hold_nusd, record.estimate = 0, {}
+            flight.clock_out(self._loop.time())
+            log_call(record)
+            await self._until_done(lambda: self._folder.add(record))
+        return response
+
+    async def _failed(self, flight: Flight, failure: UpstreamFailure) -> web.StreamResponse:
+        """The provider could not be reached, or broke before its answer began: a refusal says so."""
+        refusal = upstream_broken(flight.record.upstream, failure.sentence, timeout=failure.is_timeout)
+        told = self._told(flight, refusal, sent=failure.sent)
+        record = flight.record
+        record.status, record.refusal, record.error = told.status, refusal.code, failure.reason
+        flight.sent = failure.sent
+        # A provider that was too slow for us has worked, and may bill; one that broke before it answered has not.
+        reading = self._complete(flight, result="failed", cut=failure.is_timeout or flight.answered > 0)
+        response = refusal_answer(told)
+        add_own(response.headers, record)
+        await self._settle(flight, reading)
+        return response
+
+    async def _broken(
+        self, flight: Flight, response: web.StreamResponse, failure: UpstreamFailure, tail: bytes
+    ) -> web.StreamResponse:
+        """The provider broke in mid-answer: what was seen is metered, and the agent is told in its own dialect where
+        the stream stands between two events; in the midst of one, only a broken connection is honest."""
+        flight.record.error = failure.reason
+        reading = self._complete(flight, result="failed", cut=True)
+        code = "upstream_timeout" if failure.is_timeout else "upstream_unreachable"
+        between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
+        ending = wire.end_of_stream(flight.call, code, failure.sentence) if flight.call.stream else b""
+        try:
+            if ending and between_events:
+                await response.write(ending)
+                await response.write_eof()
+            elif flight.request.transport is not None:
+                flight.request.transport.abort()
+        except ConnectionError:
+            pass  # the agent is gone as well
+        await self._settle(flight, reading)
+        return response
+
+    def _left(self, flight: Flight, result: Result = "client_gone") -> None:
+        """The agent went away. Streams are cancelled at the provider, unless the policy drains them; other calls are
+        always read to their end, since the provider makes and bills them all the same."""
+        exchange = flight.exchange
+        if exchange is not None and (not flight.call.stream or self._policy().defaults.client_gone == "drain"):
+            self._in_background(self._drain(flight, exchange, result))
+        else:
+            self._in_background(self._settle_left(flight, result))
+
+    async def _drain(self, flight: Flight, exchange: Exchange, result: Result) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S_MAX):
+                await exchange.head()
+                if flight.meter is None:
+                    self._open_meter(flight)
+                while data := await exchange.read():
+                    self._feed(flight, data)
+        except (TimeoutError, UpstreamFailure):
+            pass  # what was seen until here is what is known
+        await self._settle_left(flight, result)
+
+    async def _settle_left(self, flight: Flight, result: Result) -> None:
+        cut = flight.exchange is not None and not flight.exchange.at_end
+        reading = self._complete(flight, result=result, cut=cut)
+        await self._settle(flight, reading)
+
+    # -- the steps' own work --------------------------------------------------------------------------------------
+
+    def _address(self, flight: Flight, policy: Policy, raw_path: str, headers: dict[str, str]) -> tuple[Target, str]:
+        """The target and the path at the provider; gives the flight its upstream (None: unknown) and dialect."""
+        try:
+            target = read_target(raw_path)
+        except TargetInvalid as invalid:
+            flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
+            target = Target(task=None, segment="", rest="/", whole="/", query="")
+        upstream, path = policy.upstream_for(target.segment), target.rest
+        if upstream is None:
+            flight.dialect = wire.short_form_dialect(target.whole, headers) or ""
+            upstream, path = policy.short_form(flight.dialect) if flight.dialect else None, target.whole
+        if upstream is not None:
+            flight.upstream, flight.dialect = upstream, flight.dialect or upstream.dialect
+            record = flight.record
+            record.upstream, record.provider = upstream.name, upstream.provider
+            record.server_address = origin(upstream.url)[1]
+        return target, path
+
+    async def _key(self, headers: dict[str, str], target: Target) -> tuple[identity.FoundKey, Known]:
+        found = identity.find_key(headers, target.query)
+        if isinstance(found, Refusal):
+            raise Refused(found)
+        if found.key_text is None:
+            raise Refused(identity.missing_key())
+        known = self._keys.cached(found.key_text) or await self._keys.find(found.key_text)
+        if isinstance(known, Refusal):
+            raise Refused(known)
+        return found, known
+
+    async def _body(self, flight: Flight, policy: Policy) -> bytes:
+        begun_s = self._loop.time()
+        try:
+            return await read_body(flight.request, policy.defaults.max_body_bytes)
+        except BodyTooLarge:
+            flight.wrong.append(body_too_large(policy.defaults.max_body_bytes))
+        except BodyBroken as broken:
+            flight.wrong.append(Refusal(code="body_invalid", sentence=str(broken)))
+        finally:
+            flight.body_s = self._loop.time() - begun_s
+        return b""
+
+    def _call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
+        request, record, upstream = flight.request, flight.record, flight.upstream
+        call = Call(dialect=flight.dialect, method=request.method)
+        if not flight.wrong:
+            try:
+                call = wire.read_call(
+                    method=request.method,
+                    path=path,
+                    query=target.query,
+                    headers=headers,
+                    body=text,
+                    dialect=flight.dialect,
+                    provider=record.provider,
+                )
+            except wire.BodyInvalid as invalid:
+                flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
+        flight.call, flight.dialect = call, call.dialect or flight.dialect
+        if not flight.dialect and upstream is not None:
+            flight.dialect = upstream.dialect
+        record.api, record.route, record.stream = call.api, call.route, call.stream
+        record.model_asked = record.model = call.model
+        record.user_agent = headers.get("user-agent", "")[:USER_AGENT_CHARACTERS_MAX]
+        return call
+
+    def _caller(self, flight: Flight, known: Known, headers: dict[str, str], target: Target, call: Call) -> Caller:
+        record = flight.record
+        caller = identity.identify(
+            info=known.info,
+            parsed=known.parsed,
+            headers=headers,
+            path_task=target.task,
+            call=call,
+            now_ms=record.at_ms,
+        )
+        if isinstance(caller, Refusal):
+            raise Refused(caller)
+        stamp(record, caller)
+        flight.caller_known = True
+        return caller
+
+    async def _own(self, flight: Flight, target: Target, caller: Caller) -> web.StreamResponse:
+        flight.caller_known = False  # a look at one's own figures is no call
+        page = await self._own_pages.answer(flight.request.method, target.rest, caller)
+        if isinstance(page, Refusal):
+            raise Refused(page)
+        return page
+
+    def _put_estimate(self, record: Record, call: Call, prices: Prices, billing: str) -> None:
+        """The draft says what the call is expected to cost: it stands if this process dies before the call ends."""
+        record.usage, record.usage_source = self._estimator.before(record.provider, call), "estimated"
+        settlement.price(record, told=None, prices=prices, billing=billing)
+        record.hold_nusd = record.cost_nusd or 0
+        record.estimate = {"input": record.usage.input, "output": record.usage.output, "by": "expected"}
+
+    async def _reserve(self, record: Record, policy: Policy) -> None:
+        try:
+            await self._store.reserve(record)
+            self._outage_nusd = 0
+        except StoreUnavailable as away:
+            allowed = policy.defaults.store_outage
+            if allowed == "refuse" or (isinstance(allowed, int) and self._outage_nusd >= allowed):
+                raise Refused(store_away(str(away))) from None
+            record.degraded = True
+
+    def _told(self, flight: Flight, refusal: Refusal, *, sent: bool = False) -> Answer:
+        headers = flight.request.headers
+        return answer(
+            refusal,
+            dialect=flight.dialect,
+            call_id=flight.record.call_id,
+            now_ms=self._clock_ms(),
+            user_agent=headers.get("user-agent", ""),
+            originator=headers.get("originator", ""),
+            sent=sent,
+        )
+
+    def _open_meter(self, flight: Flight) -> tuple[str, str]:
+        """Gives the flight its meter; returns the answer's content type and encoding."""
+        exchange = flight.exchange
+        assert exchange is not None
+        flight.answered = exchange.status
+        content_type, encoding = header(exchange.headers, "content-type"), header(exchange.headers, "content-encoding")
+        flight.meter = wire.open_meter(
+            flight.call,
+            provider=flight.record.provider,
+            status=exchange.status,
+            content_type=content_type,
+            content_encoding=encoding,
+        )
+        return content_type, encoding
+
+    def _complete(self, flight: Flight, *, result: Result, cut: bool) -> Reading:
+        """8  What it came to, put into the record."""
+        record = flight.record
+        assert flight.upstream is not None
+        reading = flight.meter.close() if flight.meter is not None else Reading()
+        now_s = self._loop.time()
+        settlement.settle(
+            record,
+            call=flight.call,
+            told=reading,
+            prices=self._prices(),
+            estimator=self._estimator,
+            billing=flight.upstream.billing,
+            result=result,
+            sent=flight.sent,
+            answered=flight.answered,
+            cut=cut,
+            answer_s=now_s - flight.sent_s,
+        )
+        flight.clock_out(now_s)
+        if record.degraded:
+            self._outage_nusd += record.cost_nusd or 0
+        return reading
+
+    async def _settle(self, flight: Flight, reading: Reading) -> None:
+        """9  Into the store: counters and record in one script."""
+        record = flight.record
+        if flight.exchange is not None:
+            flight.exchange.close()
+        log_call(record)
+        await self._until_done(lambda: self._store.settle(record))
+        if reading.later or reading.outcome_of or reading.items or reading.files:
+            await self._until_done(lambda: self._retrievals.follow(record, flight.call, reading))
+
+    async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Awaits work that no cancellation may leave half done: it is idempotent, so it is done again behind us."""
+        try:
+            await work()
+        except asyncio.CancelledError:
+            self._in_background(work())
+            raise
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that no agent waits for and no cancellation reaches; the process waits for it before it ends."""
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- the process ----------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Calls that an agent waits for, and those that are read or settled behind one that left."""
+        return len(self._flights) + len(self._background)
+
+    async def watch(self) -> None:
+        """Gives up agents that take nothing any more, and calls beyond the longest. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now_s = self._loop.time()
+            for flight in list(self._flights.values()):
+                stuck = flight.writing_since_s and now_s - flight.writing_since_s > WRITE_S_MAX
+                if (stuck or now_s - flight.started_s > CALL_S_MAX) and flight.request.transport is not None:
+                    flight.request.transport.abort()
+
+    async def close(self, within_s: float) -> None:
+        """Waits for what runs behind agents that left, then writes the refusals that were folded."""
+        if self._background:
+            await asyncio.wait(list(self._background), timeout=within_s)
+        await self._folder.close()
+
+
+def unpacked(flight: Flight, body: bytes, packed: str, policy: Policy) -> bytes:
+    """The body as text, for reading; the packed one is what goes on."""
+    if not packed:
+        return body
+    try:
+        return unpack(body, packed, policy.defaults.max_body_bytes)
+    except BodyTooLarge:
+        flight.wrong.append(body_too_large(policy.defaults.max_body_bytes))
+    except BodyBroken as broken:
+        flight.wrong.append(Refusal(code="body_invalid", sentence=str(broken)))
+    return b""
+
+
+def header(headers: list[tuple[str, str]], name: str) -> str:
+    for key, value in headers:
+        if key.lower() == name:
+            return value.strip().lower()
+    return ""

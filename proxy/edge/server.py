@@ -1,0 +1,80 @@
+"""The data port: HTTP in, one handler, no routes. Health is answered here; everything else is the relay's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from aiohttp import web
+
+from .own_pages import json_response
+from .relay import Relay
+
+HEADER_LINE_BYTES_MAX = 16 * 1024
+"""A request line or header. Agents send turn metadata and baggage in headers; 8 KB was seen."""
+HEADERS_MAX = 200
+KEEPALIVE_S = 75.0
+"""An idle agent connection. Longer than the pools of the SDKs keep theirs, so that it is they who close."""
+LINGER_S = 2.0
+"""How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
+BACKLOG = 4096
+
+log = logging.getLogger("callmeter.edge")
+
+
+class DataPort:
+    """Listens with SO_REUSEPORT, so that several workers share the port; drains before it closes."""
+
+    def __init__(self, relay: Relay, ready: Callable[[], list[str]]) -> None:
+        self._relay = relay
+        self._ready = ready
+        self._draining = False
+        # handler_cancellation: a call whose agent goes away is cancelled at once, in whatever step it is, and the
+        # relay decides there whether to cancel at the provider or to read on.
+        self._server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,  # bodies go on as they came; the relay unpacks a copy to read
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
+            max_line_size=HEADER_LINE_BYTES_MAX,
+            max_field_size=HEADER_LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+        )
+        self._listener: asyncio.Server | None = None
+
+    async def open(self, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = await loop.create_server(
+            self._server, host, port, family=family, backlog=BACKLOG, reuse_address=True, reuse_port=True
+        )
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path
+        if path == "/healthz":
+            return json_response({"status": "ok"})
+        if path == "/readyz":
+            missing = self._ready()
+            return json_response({"ready": not missing, "missing": missing}, status=503 if missing else 200)
+        response = await self._relay.handle(request)
+        if self._draining:
+            response.force_close()
+        return response
+
+    async def drain(self, within_s: float) -> None:
+        """Takes no new connections, lets running calls end, then cuts those that are left."""
+        self._draining = True
+        if self._listener is not None:
+            self._listener.close()
+        self._server.pre_shutdown()  # idle connections close; busy ones after their answer
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + within_s
+        while self._relay.running and loop.time() < deadline_s:
+            await asyncio.sleep(0.05)
+        if self._relay.running:
+            log.warning("%d calls still run after %.0f s and are cut", self._relay.running, within_s)
+        await self._server.shutdown(timeout=0.1)

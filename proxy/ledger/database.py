@@ -1,0 +1,59 @@
+"""Ledger: everything that the SQL room can do, behind one object. Blocking: call it through threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .engine import Database
+from .entry import Entry, Position
+from .keys import KeyStore
+from .queries import Queries
+from .reports import Report, report
+from .reprice import Price, Repriced, reprice
+from .writer import Fence, Ingested, Writer
+
+
+class Ledger(Queries):
+    """An opened ledger. Reads come from `Queries`; `keys` keeps what keys stand for; `id` tells ledgers apart.
+
+    Every method raises LedgerUnavailable where the database cannot be reached.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._writer = Writer(database)
+        self.keys = KeyStore(database)
+        self.id = database.ledger_id
+        self.name = database.name
+        """The URL without its password, for messages."""
+
+    def positions(self) -> dict[int, Position]:
+        """Where each shard's stream stands in SQL; what `ingest` expects to find again."""
+        return self._writer.positions()
+
+    def ingest(self, batch: Sequence[Entry], *, fence: Fence | None = None) -> Ingested:
+        """Rows, roll-ups and positions in one transaction; see Writer.ingest. Raises PositionMoved too."""
+        return self._writer.ingest(batch, fence=fence)
+
+    def report(self, by: Sequence[str], *, since_ms: int, until_ms: int, timezone: str = "UTC") -> Report:
+        """Sums by name; see reports.report. Raises ReportInvalid too."""
+        return report(self._database, by, since_ms, until_ms, timezone)
+
+    def reprice(self, since_ms: int, price: Price, cursor: str | None = None) -> Repriced:
+        """One step of pricing calls with a guessed or unknown price again; call it until `next` is None."""
+        return reprice(self._database, self._writer, since_ms, price, cursor)
+
+    def check(self) -> None:
+        """Raises LedgerUnavailable unless the database answers."""
+        self.last_seq()
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def open_ledger(url: str) -> Ledger:
+    """Opens the ledger at a SQLAlchemy URL (SQLite or PostgreSQL) and makes its tables where there are none.
+
+    Raises LedgerUnavailable where it cannot be reached, LedgerRefused where it must not be used.
+    """
+    return Ledger(Database(url))

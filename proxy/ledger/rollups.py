@@ -1,0 +1,161 @@
+"""Roll-ups: what a record adds to the sums that reports read. Pure; the one place that says what is summed.
+
+The writer adds records to roll-ups, takes replaced ones out again, and a report folds the raw rows of a broken hour.
+All three go through the functions here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from ..core.money import NUSD_MAX
+from ..core.record import Record
+from ..core.usage import TOKEN_FIELDS
+
+HOUR_MS = 3_600_000
+TEXT_CHARACTERS_MAX = 200
+"""Longest text in an indexed column: names come from callers, and PostgreSQL refuses index entries over 2.7 KB."""
+
+DIMENSIONS = ("org", "team", "user", "task", "agent", "provider", "model", "upstream", "api", "result")
+"""What an hourly sum is kept apart by, beside the hour. An absent value is the empty text: NULLs never collide."""
+
+USAGE_SUMS = (*TOKEN_FIELDS, "reasoning", "requests", "audio_ms", "images", "characters")
+"""Sums of usage: the record's fields, but `requests` as one number and `seconds` as whole `audio_ms`."""
+
+MEASURES = ("calls", "cost_nusd", "list_nusd", "unpriced_calls", "assumed_calls", *USAGE_SUMS)
+TASK_MEASURES = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls", "tokens")
+
+TaskKey = tuple[str, str, str, str]
+"""org, task, user, task_source"""
+
+NEVER_FIRST_MS = NUSD_MAX
+NEVER_LAST_MS = 0
+"""The span of nothing: later than every first call and earlier than every last one."""
+
+
+def text(value: str | None) -> str:
+    """A name as indexed columns keep it: never NULL, clipped, without the NUL that PostgreSQL cannot hold."""
+    if not value:
+        return ""
+    return value[:TEXT_CHARACTERS_MAX].replace("\0", "\ufffd")
+
+
+def amount(value: int | None) -> int:
+    """A number as the columns keep it: a provider that reports nonsense must not overflow the database."""
+    return 0 if value is None else min(value, NUSD_MAX)
+
+
+def hour_of(at_ms: int) -> int:
+    return at_ms - at_ms % HOUR_MS
+
+
+def dimensions(record: Record) -> tuple[str, ...]:
+    """The values of DIMENSIONS. The model is the one that answered, else the one asked for."""
+    return (
+        text(record.org),
+        text(record.team),
+        text(record.user),
+        text(record.task),
+        text(record.agent),
+        text(record.provider),
+        text(record.model or record.model_asked),
+        text(record.upstream),
+        text(record.api),
+        record.result,
+    )
+
+
+def measures(record: Record) -> tuple[int, ...]:
+    """The values of MEASURES. Folded refusals count as the calls they stand for."""
+    usage = record.usage
+    return (
+        record.count,
+        amount(record.cost_nusd),
+        amount(record.list_nusd),
+        record.count if record.cost_nusd is None else 0,
+        record.count if record.cost_source == "assumed" else 0,
+        amount(usage.input),
+        amount(usage.cached_input),
+        amount(usage.cache_write),
+        amount(usage.cache_write_1h),
+        amount(usage.output),
+        amount(usage.audio_input),
+        amount(usage.audio_output),
+        amount(usage.image_input),
+        amount(usage.image_output),
+        amount(usage.reasoning),
+        amount(sum(usage.requests.values())) if usage.requests else 0,
+        amount(round(usage.seconds * 1000)) if usage.seconds else 0,
+        amount(usage.images),
+        amount(usage.characters),
+    )
+
+
+def task_key(record: Record) -> TaskKey | None:
+    """None for a call without a task: there is nothing to sum it under."""
+    if not record.task:
+        return None
+    return text(record.org), text(record.task), text(record.user), text(record.task_source)
+
+
+def task_measures(record: Record) -> tuple[int, ...]:
+    return (
+        record.count,
+        record.count if record.result == "refused" else 0,
+        amount(record.cost_nusd),
+        amount(record.list_nusd),
+        record.count if record.cost_nusd is None else 0,
+        amount(record.usage.tokens),
+    )
+
+
+def digest(values: tuple[str, ...]) -> str:
+    """A short key for a row of many texts: one small index entry in place of ten long ones."""
+    return hashlib.blake2b(msgspec.json.encode(values), digest_size=16).hexdigest()
+
+
+class TaskChange(msgspec.Struct):
+    """What a batch does to one per-task row."""
+
+    sums: list[int]
+    first_at_ms: int = NEVER_FIRST_MS
+    last_at_ms: int = NEVER_LAST_MS
+
+
+class Changes:
+    """What a batch of records does to the roll-ups, gathered in memory so that each row is touched once."""
+
+    def __init__(self) -> None:
+        self.hourly: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        self.tasks: dict[TaskKey, TaskChange] = {}
+
+    def add(self, record: Record) -> None:
+        """A record came in."""
+        self._change(record, 1)
+        key = task_key(record)
+        if key is not None:
+            task = self.tasks[key]
+            task.first_at_ms = min(task.first_at_ms, record.at_ms)
+            task.last_at_ms = max(task.last_at_ms, record.at_ms)
+
+    def remove(self, record: Record) -> None:
+        """A record that was added before is replaced. The span of its task stays: the caller sets it right."""
+        self._change(record, -1)
+
+    def _change(self, record: Record, sign: int) -> None:
+        place = (hour_of(record.at_ms), dimensions(record))
+        add_to(self.hourly.setdefault(place, [0] * len(MEASURES)), measures(record), sign)
+        key = task_key(record)
+        if key is not None:
+            change = self.tasks.get(key)
+            if change is None:
+                change = self.tasks[key] = TaskChange([0] * len(TASK_MEASURES))
+            add_to(change.sums, task_measures(record), sign)
+
+
+def add_to(sums: list[int], values: tuple[int, ...], sign: int = 1) -> None:
+    for index, value in enumerate(values):
+        if value:
+            sums[index] += sign * value

@@ -1,0 +1,122 @@
+"""The tables of the ledger, alike in SQLite and PostgreSQL. Money in nano-USD, times in ms since the epoch."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
+
+from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
+
+SCHEMA_VERSION = 1
+"""Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
+
+metadata = MetaData()
+
+calls = Table(
+    "calls",
+    metadata,
+    # The order in which rows became readable. A replaced row gets a new number, so that whoever follows sees it.
+    # SQLite counts up by itself only for the type INTEGER, which holds 64 bits there.
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", Text, nullable=False, unique=True),
+    Column("revision", Integer, nullable=False),
+    # The revision that the store gave. Repricing raises `revision` alone: a settle that comes later must still win.
+    Column("store_revision", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("team", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("task_source", Text, nullable=False),
+    Column("model_asked", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("upstream", Text, nullable=False),
+    Column("upstream_call_id", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("refusal", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("cost_nusd", BigInteger),
+    Column("cost_source", Text, nullable=False),
+    # The whole record as JSON. Text, not JSONB: PostgreSQL's JSONB refuses a \u0000 that a caller may send.
+    Column("record", Text, nullable=False),
+    sqlite_autoincrement=True,  # a number is never given twice, also when the newest row is replaced
+)
+Index("calls_at", calls.c.at_ms, calls.c.seq)
+Index("calls_user", calls.c.user, calls.c.seq)
+Index("calls_task", calls.c.task, calls.c.seq)
+Index(
+    "calls_upstream_call_id",
+    calls.c.upstream_call_id,
+    sqlite_where=calls.c.upstream_call_id != "",
+    postgresql_where=calls.c.upstream_call_id != "",
+)
+TO_REPRICE = (calls.c.cost_source == "assumed") | calls.c.cost_nusd.is_(None)
+"""Calls whose price was guessed or unknown: few, and found without reading the others."""
+Index("calls_to_reprice", calls.c.seq, sqlite_where=TO_REPRICE, postgresql_where=TO_REPRICE)
+
+hourly = Table(
+    "hourly",
+    metadata,
+    Column("hour_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text, primary_key=True),  # rollups.digest of the dimensions
+    *(Column(name, Text, nullable=False) for name in DIMENSIONS),
+    *(Column(name, BigInteger, nullable=False) for name in MEASURES),
+    sqlite_with_rowid=False,
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("key", Text, primary_key=True),  # rollups.digest of the next four
+    Column("org", Text, nullable=False),
+    Column("task", Text, nullable=False, index=True),
+    Column("user", Text, nullable=False, index=True),
+    Column("task_source", Text, nullable=False),
+    Column("first_at_ms", BigInteger, nullable=False),
+    Column("last_at_ms", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in TASK_MEASURES),
+    sqlite_with_rowid=False,
+)
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Text, nullable=False),
+    Column("id", Text, nullable=False),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("user", Text, nullable=False, index=True),
+    Column("team", Text, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("labels", Text, nullable=False),  # JSON object
+    Column("kind", Text, nullable=False),
+    Column("acts_for", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
+    Column("version", BigInteger, nullable=False, index=True),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+LEDGER_ID = "ledger_id"
+SCHEMA = "schema_version"
+WRITER = "writer"
+"""The row that writers of calls lock, so that `seq` grows in the order of commits."""
+KEYS_VERSION = "keys_version"
+"""The version of the last change to any key; writers of keys lock it."""

@@ -1,0 +1,56 @@
+"""The name of every key in the store.
+
+All keys of an org carry the hash tag `{cm:NN}`, NN the org hashed into 64 shards. So one script may use them all, also
+in a Cluster, and there are never more than 64 streams of records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+
+SHARDS = 64
+"""Enough to spread over the nodes of a large Cluster, few enough to read all streams at once. Part of the key names,
+so it can never change for a store that is in use."""
+
+IDENTITY = "callmeter:identity"
+"""Hash: which ledger and which secret belong to this store."""
+
+LATER_ID_CHARS_MAX = 200
+"""Providers' ids are far shorter. A longer one is hashed, so that a provider cannot make our keys grow."""
+
+
+def shard_of(org: str) -> int:
+    """The shard of an org, 0 to 63; the same in every process and version."""
+    return zlib.crc32(org.encode()) % SHARDS
+
+
+class ShardKeys:
+    """The keys of one shard."""
+
+    __slots__ = ("drafts", "epoch", "holds", "prefix", "records")
+
+    def __init__(self, shard: int) -> None:
+        self.prefix = f"{{cm:{shard:02d}}}:"
+        self.epoch = self.prefix + "epoch"
+        """String: the name of the epoch. Missing: the store was emptied and takes nothing."""
+        self.holds = self.prefix + "holds"
+        """Sorted set: call_id -> when its hold expires, ms by the clock of the store."""
+        self.drafts = self.prefix + "drafts"
+        """Hash: call_id -> the draft of its record (JSON)."""
+        self.records = self.prefix + "records"
+        """Stream: the records, on their way to the ledger. Fields: e epoch, v revision, r record (JSON)."""
+
+    def settled(self, call_id: str) -> str:
+        """String `asked:shift`, the store's memory of a settled call. `asked` is the highest revision a worker has
+        settled (0: none, the sweeper gave the call up as lost), `shift` how many rows the sweeper wrote before."""
+        return f"{self.prefix}settled:{call_id}"
+
+    def later(self, upstream: str, later_id: str) -> str:
+        """String: the record (JSON) of the call whose usage a later retrieval of `later_id` will show."""
+        if len(later_id) > LATER_ID_CHARS_MAX:
+            later_id = hashlib.sha256(later_id.encode()).hexdigest()
+        return f"{self.prefix}later:{upstream}:{later_id}"
+
+
+KEYS = tuple(ShardKeys(shard) for shard in range(SHARDS))

@@ -1,0 +1,138 @@
+"""OpenAI requests: the facts of a call out of its path and body, for every endpoint of the dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..core.call import Call
+from .reader import BodyInvalid, Route
+from .request import is_form, read_form
+from .values import mapping, plain, short_name, text, whole
+
+TASK_FIELDS = ("task", "task_id", "task.id")
+SESSION_FIELDS = ("session_id", "session", "session.id", "sessionId", "conversation_id")
+"""Names under which agents put their task and session into OpenAI's `metadata`, most telling first."""
+
+MODEL_NEEDED = frozenset({"openai.chat", "openai.completions", "openai.embeddings", "cohere.rerank", "openai.audio"})
+"""Endpoints that name their model in the request. The others have a default, a stored prompt or an assistant."""
+
+_BASE64_MARK = b"base64,"
+
+
+def read(
+    route: Route,
+    *,
+    method: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any] | bytes,
+) -> Call:
+    """The Dialect's `read` for all routes of `openai.match`. Raises BodyInvalid."""
+    call = Call(api=route.api, dialect=route.dialect, route=route.route, method=method, free=route.free)
+    call.model = route.parameters.get("model")
+    call.retrieves = route.parameters.get("retrieves")
+    call.stream = "stream=true" in query
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "api-version" and value:
+            call.api_version = value[:32]
+    if isinstance(body, bytes):
+        content_type = headers.get("content-type", "")
+        if is_form(content_type) and not route.free:
+            _read_form_fields(call, body, content_type)
+    else:
+        _read_json_fields(call, body)
+    if call.model is None and call.api in MODEL_NEEDED and not route.free and not _has_agent(body):
+        raise BodyInvalid(f"The body of `{call.route}` names no model; add `model` to it.")
+    return call
+
+
+def _read_form_fields(call: Call, body: bytes, content_type: str) -> None:
+    form = read_form(body, route=call.route, content_type=content_type)
+    call.model = form.fields.get("model") or call.model
+    call.stream = form.fields.get("stream", "").lower() in ("true", "1")
+    call.choices = max(1, whole(form.fields.get("n")) or 1)
+    call.agent_user = short_name(form.fields.get("user"))
+    call.inline_bytes = form.file_bytes
+
+
+def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
+    model = plain(body.get("model"))
+    if model is not None:
+        if not isinstance(model, str) or not model:
+            raise BodyInvalid(f"`model` in the body of `{call.route}` is not a name; write it as a string.")
+        call.model = model
+    call.stream = plain(body.get("stream")) is True
+    asked = mapping(body.get("stream_options")).get("include_usage")
+    call.usage_asked = asked if isinstance(asked, bool) else None
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        limit = whole(body.get(name))
+        if limit is not None:
+            call.max_output_tokens = limit
+            break
+    call.choices = max(1, whole(body.get("n")) or 1, whole(body.get("best_of")) or 1)
+    call.service_tier = short_name(plain(body.get("service_tier")))
+    call.later = call.api == "openai.batches" or plain(body.get("background")) is True or _is_run(call)
+    _read_labels(call, body)
+    if call.route == "/v1/audio/speech":
+        call.characters = len(text(body, "input") or "")
+    call.inline_bytes = sum(_inline_bytes(value) for value in body.values() if isinstance(value, msgspec.Raw))
+
+
+def _read_labels(call: Call, body: Mapping[str, Any]) -> None:
+    """What the body says of task, session and end user."""
+    if "metadata" in body:
+        metadata = mapping(body.get("metadata"))
+        call.task = _first_name(metadata, TASK_FIELDS)
+        call.session = _first_name(metadata, SESSION_FIELDS)
+    call.session = call.session or short_name(plain(body.get("prompt_cache_key")))
+    call.agent_user = _first_name(body, ("safety_identifier", "user"))
+
+
+def _first_name(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        found = short_name(plain(fields.get(name)))
+        if found:
+            return found
+    return None
+
+
+def _is_run(call: Call) -> bool:
+    """Assistants run in the background unless they are streamed."""
+    return "/runs" in call.route and not call.stream
+
+
+def _has_agent(body: Mapping[str, Any] | bytes) -> bool:
+    """Mistral's agents name their model themselves."""
+    return not isinstance(body, bytes) and "agent_id" in body
+
+
+def _inline_bytes(raw: msgspec.Raw) -> int:
+    """Length of base64 data in an undecoded value: data URLs, `input_audio` and `b64_json`. Base64 holds no quote."""
+    if len(memoryview(raw)) < 1024:
+        return 0
+    data = bytes(raw)
+    total = 0
+    position = data.find(_BASE64_MARK)
+    while position >= 0:
+        start = position + len(_BASE64_MARK)
+        end = data.find(b'"', start)
+        end = end if end >= 0 else len(data)
+        total += end - start
+        position = data.find(_BASE64_MARK, end)
+    position = data.find(b'"input_audio"')
+    while position >= 0:
+        # {"type": "input_audio", "input_audio": {"data": "...", "format": "wav"}}
+        start = data.find(b'"data"', position)
+        if start < 0:
+            break
+        start = data.find(b'"', start + len(b'"data"')) + 1
+        end = data.find(b'"', start)
+        if start <= 0 or end < 0:
+            break
+        total += end - start
+        position = data.find(b'"input_audio"', end)
+    return total
