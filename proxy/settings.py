@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_token: str = ""
     ledger_url: str = ""
     log_format: Literal["json", "human"] = "human"
+    log_calls: bool = False
+    """A line for every call; else only for those that failed or were refused."""
 
     def __repr__(self) -> str:
         """Never shows secrets or URLs, which may hold passwords."""
@@ -80,6 +82,9 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     log_format = value("log_format") or "human"
     if log_format not in ("human", "json"):
         faults.append(f"{named('log_format')} is `{log_format}`; write `human` or `json`")
+    log_calls = value("log_calls") or "no"
+    if log_calls.lower() not in ("yes", "no", "true", "false", "1", "0"):
+        faults.append(f"{named('log_calls')} is `{log_calls}`; write `yes` or `no`")
     drain_text = value("drain_seconds")
     drain_s = DRAIN_S_DEFAULT
     if drain_text is not None:
@@ -104,6 +109,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
         "only": only,
         "drain_s": drain_s,
         "log_format": log_format,
+        "log_calls": log_calls.lower() in ("yes", "true", "1"),
     }
     unwritable = make_data_directory(data)
     if unwritable:

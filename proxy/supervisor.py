@@ -4,17 +4,30 @@ drains on SIGTERM. Serves nothing itself, so that it has no reason to die."""
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
+import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
-from .child import EXIT_SETTINGS, encode_settings
+from .child import encode_settings
+from .core.caller import KeyInfo
+from .core.keys import make_key, new_key_id
+from .desk import PolicyDesk
+from .ledger.database import open_ledger
+from .ledger.errors import LedgerRefused, LedgerUnavailable
+from .policy_watch import PolicyFaulty
 from .settings import Settings
+from .store.client import Client
+from .store.embedded import EmbeddedFailed, EmbeddedServer
+from .store.errors import StoreError, StoreRefused
+from .store.identity import claim
 
 READY_S_MAX = 60.0
 """From the start of a child to its ready line; far more than it takes, for a busy machine."""
@@ -134,4 +147,133 @@ def claim_port(host: str, port: int, what: str) -> tuple[int, socket.socket]:
     return port, held
 
 
-__all__ = ["EXIT_SETTINGS", "Child", "StartFailed", "claim_port"]
+class Supervisor:
+    """All processes of one `callmeter serve`. `run` returns when it was told to stop and everything has stopped."""
+
+    def __init__(self, settings: Settings, announce: Callable[[Settings, str | None], None]) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._embedded: EmbeddedServer | None = None
+        self._workers: list[Child] = []
+        self._bookkeeper: Child | None = None
+        self._held: list[socket.socket] = []
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises StartFailed where it could not begin."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        watches: list[asyncio.Task[None]] = []
+        try:
+            first_key = await self._start(watches)
+            self._announce(self._settings, first_key)
+            children = [*self._workers, *([self._bookkeeper] if self._bookkeeper else [])]
+            watches += [asyncio.create_task(child.keep_alive()) for child in children]
+            await stop.wait()
+        finally:
+            await self._stop()
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+            if self._embedded is not None:
+                await self._embedded.close()
+            for held in self._held:
+                held.close()
+
+    async def _start(self, watches: list[asyncio.Task[None]]) -> str | None:
+        """Everything that can be wrong is found before the first process starts; gives the first key, if one was
+        made."""
+        settings = self._settings
+        self._claim_ports()
+        settings = self._settings
+        try:
+            PolicyDesk(settings)  # every fault of the policy files at once; and the price book, made once for all
+        except PolicyFaulty as faulty:
+            faults = "\n".join(str(fault) for fault in faulty.faults)
+            raise StartFailed(f"{faults}\nthe policy files have faults; mend them and start again") from None
+        if settings.redis_url is None:
+            self._embedded = EmbeddedServer(settings.data)
+            try:
+                await self._embedded.open()
+            except EmbeddedFailed as failed:
+                self._embedded = None
+                raise StartFailed(str(failed)) from None
+            watches.append(asyncio.create_task(self._embedded.watch()))
+            settings = self._settings = msgspec.structs.replace(settings, redis_url=self._embedded.url)
+        first_key, ledger_id = await asyncio.to_thread(prepare_ledger, settings)
+        await self._check_store(ledger_id)
+        (settings.data / "admin.url").write_text(f"http://{host_in_url(settings.admin_host)}:{settings.admin_port}\n")
+        if settings.only != "workers":
+            self._bookkeeper = Child("bookkeeper", settings)
+        if settings.only != "bookkeeper":
+            self._workers = [Child("worker", settings) for _ in range(settings.workers)]
+        await asyncio.gather(*(child.start() for child in (self._bookkeeper, *self._workers) if child is not None))
+        return first_key
+
+    def _claim_ports(self) -> None:
+        settings, changes = self._settings, {}
+        if settings.only != "bookkeeper":
+            changes["port"], held = claim_port(settings.host, settings.port, "data")
+            self._held.append(held)
+        if settings.only != "workers":
+            changes["admin_port"], held = claim_port(settings.admin_host, settings.admin_port, "admin")
+            self._held.append(held)
+        self._settings = msgspec.structs.replace(settings, **changes)
+
+    async def _check_store(self, ledger_id: str | None) -> None:
+        """The store must take us and be ours. One that is away is waited for while serving."""
+        client = Client(self._settings.redis_url or "")
+        try:
+            await client.open()
+            if ledger_id is not None:
+                await claim(client, ledger_id=ledger_id, secrets=self._settings.secrets)
+        except StoreRefused as refused:
+            raise StartFailed(str(refused)) from None
+        except StoreError as away:
+            log.warning("%s", away)
+        finally:
+            await client.close()
+
+    async def _stop(self) -> None:
+        """Workers first: they settle what runs. Then the bookkeeper, which takes it into the ledger."""
+        drain_s = self._settings.drain_s + STOP_S_GRACE
+        await asyncio.gather(*(worker.stop(drain_s) for worker in self._workers))
+        if self._bookkeeper is not None:
+            await self._bookkeeper.stop(STOP_S_GRACE)
+
+
+def prepare_ledger(settings: Settings) -> tuple[str | None, str | None]:
+    """Makes the tables, and for a ledger without any key the key of this machine's user. Gives that key, or None, and
+    the ledger's id, or None where its database is away. Raises StartFailed for a ledger that must not be used."""
+    try:
+        ledger = open_ledger(settings.ledger_url)
+    except LedgerRefused as refused:
+        raise StartFailed(str(refused)) from None
+    except LedgerUnavailable as away:
+        log.warning("%s; calls pass for keys that are known, and records wait", away)
+        return None, None
+    try:
+        if ledger.keys.list():
+            return None, ledger.id
+        key_id = new_key_id(os.urandom(16))
+        ledger.keys.create(KeyInfo(key_id=key_id, user=machine_user(), created_at_ms=int(time.time() * 1000)))
+        return make_key(settings.secrets[0], key_id), ledger.id
+    finally:
+        ledger.close()
+
+
+def machine_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return "admin"
+
+
+def host_in_url(host: str) -> str:
+    """A host as a URL on this machine names it."""
+    if host in ("0.0.0.0", ""):
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host

@@ -6,8 +6,9 @@ import hmac
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
-from .answers import Handler, Problem, json_answer, problems
+from .answers import Problem, json_answer, problems
 from .context import AdminContext
 from .figures import Figures
 from .keys import Keys
@@ -32,14 +33,13 @@ def admin_app(context: AdminContext) -> web.Application:
 
     app = web.Application(middlewares=[problems, token_check(context.admin_token)], client_max_size=BODY_BYTES_MAX)
     app.cleanup_ctx.append(threads_of_the_app)
-    house = House(context)
-    app.add_routes([web.get("/", front), *house.routes()])
+    app.add_routes([web.get("/", front), *House(context).routes()])
     app.add_routes(Figures(context, threads).routes())
     app.add_routes(Keys(context, threads).routes())
     return app
 
 
-def token_check(admin_token: str) -> Handler:
+def token_check(admin_token: str) -> Middleware:
     """A middleware that asks for the token before it tells even whether a path exists."""
     expected = admin_token.encode()
     if not expected:
@@ -59,7 +59,7 @@ def token_check(admin_token: str) -> Handler:
                 )
         return await handler(request)
 
-    return check  # type: ignore[return-value]  # aiohttp calls a middleware with the handler as well
+    return check
 
 
 class House:

@@ -22,7 +22,8 @@ class AdminContext:
     admin_token  what `Authorization: Bearer` must carry
     make_key     makes a key that is in no database yet -> (its id, its text)
     metrics      -> (the Prometheus text, its content type); must not block
-    readiness    -> what is not ready, `store`, `ledger` or `policy`, with a sentence for each; empty: all is ready
+    readiness    -> what is not ready, `store`, `ledger` or `policy`, with a sentence for each; empty: all is ready.
+                 Anyone may read them: they must hold no password
     policy       -> the policy in force as JSON: version, files, faults
     price        prices a record again, for `reprice`; None where nothing better is known. Called in a thread
     """

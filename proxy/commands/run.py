@@ -22,6 +22,8 @@ TRUNKS = frozenset(("main", "master", "trunk", "develop", "HEAD"))
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """What a shell answers in these two cases."""
 
+GEMINI_AUTH = "gemini-api-key"
+
 _TICKET = re.compile(r"(?<![A-Za-z0-9])[A-Z][A-Z0-9]{1,15}-[0-9]{1,9}(?![A-Za-z0-9])")
 
 
@@ -138,6 +140,29 @@ def _prepare_claude(arguments: list[str], environment: dict[str, str]) -> None:
     environment.pop("ANTHROPIC_API_KEY", None)
 
 
+def _prepare_gemini(arguments: list[str], environment: dict[str, str]) -> None:
+    """Gemini CLI uses its API key only where its own settings choose that; with a login it would go past the proxy.
+
+    No variable can choose it, and settings from elsewhere must belong to root, so its user has to do it, once.
+    """
+    environment.setdefault("GEMINI_DEFAULT_AUTH_TYPE", GEMINI_AUTH)
+    settings = Path(environment.get("GEMINI_CLI_HOME") or Path.home()) / ".gemini" / "settings.json"
+    try:
+        # Looked for rather than parsed: these settings may hold comments.
+        chosen = f'"{GEMINI_AUTH}"' in settings.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        chosen = False
+    if not chosen:
+        wanted = json.dumps({"security": {"auth": {"selectedType": GEMINI_AUTH}}})
+        click.echo(f"callmeter: Gemini CLI needs {wanted} in {settings}, once, to use this key", err=True)
+
+
+def _prepare_qwen(arguments: list[str], environment: dict[str, str]) -> None:
+    """Qwen Code takes the variables only when told that it talks to OpenAI's dialect; what its user says stays."""
+    if not any(argument.split("=")[0] == "--auth-type" for argument in arguments):
+        arguments[1:1] = ["--auth-type", "openai"]
+
+
 def _prepare_nothing(arguments: list[str], environment: dict[str, str]) -> None:
     """The variables are all that this agent needs."""
 
@@ -146,8 +171,8 @@ PREPARATIONS = {
     "codex": _prepare_codex,
     "opencode": _prepare_opencode,
     "claude": _prepare_claude,
-    "gemini": _prepare_nothing,
-    "qwen": _prepare_nothing,
+    "gemini": _prepare_gemini,
+    "qwen": _prepare_qwen,
     "aider": _prepare_nothing,
 }
 """Agents by the name of their program, with what they need beside the variables."""

@@ -38,6 +38,8 @@ class Call(msgspec.Struct, kw_only=True):
     """The region that the path names, where prices may differ by it (Vertex): `us-east5`, `global`."""
     json_array: bool = False
     """The stream asked for is one JSON array and not events (Gemini without `alt=sse`)."""
+    api_version: str = ""
+    """The dated version of the interface that the query names (Azure's `api-version`), "" where it names none."""
     task: str | None = None
     session: str | None = None
     agent_user: str | None = None

@@ -7,6 +7,7 @@ from any other header or query parameter that happens to repeat it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_plus
 
@@ -52,6 +53,9 @@ NOT_FORWARDED = frozenset(
         "tracestate",
     )
 )
+
+HEADER_NAMES_REMEMBERED = 1024
+"""All clients together send a few hundred different names."""
 
 Place = Literal["authorization", "x-api-key", "api-key", "x-goog-api-key", "key", "x-callmeter-key"]
 
@@ -124,17 +128,18 @@ def outgoing_headers(
     The caller's own credential wins over the upstream's key. Names may be of any case. The relay adds what it
     sets itself: host, content-length, accept-encoding.
     """
-    dropped = NOT_FORWARDED
-    received = [(name, name.lower(), value) for name, value in pairs]
-    for _, lower, value in received:
-        if lower == "connection":
-            dropped = dropped.union(token.strip().lower() for token in value.split(","))
+    received = list(pairs)
+    hop_by_hop: set[str] = set()
+    for name, value in received:
+        if _kind_of(name) == "connection":
+            hop_by_hop.update(token.strip().lower() for token in value.split(","))
     key_text = found.key_text
     outgoing = []
-    for name, lower, value in received:
-        if lower in dropped or lower.startswith(OWN_PREFIX):
+    for name, value in received:
+        kind = _kind_of(name)
+        if kind in ("connection", "ours") or (hop_by_hop and name.lower() in hop_by_hop):
             continue
-        if lower in CREDENTIAL_HEADERS and (not found.own_credential or _last_word(value).startswith(KEY_PREFIX)):
+        if kind == "credential" and (not found.own_credential or _last_word(value).startswith(KEY_PREFIX)):
             continue
         # A key that somebody also put elsewhere (a cookie, a debug header) must not leave the house either.
         if key_text is not None and key_text in value:
@@ -191,6 +196,17 @@ def identify(
         trace_flags=parent.flags if parent else 1,
         trace_state=parse_tracestate(headers.get("tracestate", "")) if parent else "",
     )
+
+
+@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
+def _kind_of(name: str) -> Literal["connection", "ours", "credential", "other"]:
+    """What becomes of a header. Remembered, since the same names come with every call, as clients spell them."""
+    lower = name.lower()
+    if lower == "connection":
+        return "connection"
+    if lower in NOT_FORWARDED or lower.startswith(OWN_PREFIX):
+        return "ours"
+    return "credential" if lower in CREDENTIAL_HEADERS else "other"
 
 
 def _unusable(info: KeyInfo, parsed: ParsedKey, now_ms: int) -> Refusal | None:

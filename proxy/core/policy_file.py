@@ -126,7 +126,7 @@ class _Loader:
     def _take_once(self, section: str, node: Node, value: dict[str, Any], into: dict[str, Any], report: Report) -> None:
         assert isinstance(node, Table)
         for key, _ in node.entries:
-            if key.text in value and self._new(f"key of `{section}`", key.text, key, report):
+            if key.text in value and self._new(f"{section} key", key.text, key, report):
                 into[key.text] = value[key.text]
 
     def _take_upstream(self, name: Scalar, fields: dict[str, Any] | None, report: Report) -> None:

@@ -101,8 +101,21 @@ DEFAULTS = Keys(
     }
 )
 
-_fields = {name: Key(GlobList(), f"the {name.replace('_', ' ')} of the call") for name in FIELDS}
-_labels = {f"{LABEL}*": Key(GlobList(), "the label of that name on the caller's key")}
+_FIELD_MEANINGS = {
+    "org": "the org of the key",
+    "team": "the team of the key",
+    "user": "the user of the key, or for whom a service key acts",
+    "key": "the id of the key",
+    "task": "the task, proven or not",
+    "task_source": "where the task comes from: `key` (proven), `path`, `header`, `baggage`, `agent`, or `none`",
+    "agent": "the agent, as its user agent tells",
+    "upstream": "the upstream's name",
+    "provider": "the upstream's provider",
+    "api": "the endpoint, as records name it: `openai.chat`",
+    "model": "the model as asked for",
+}
+_fields = {name: Key(GlobList(), _FIELD_MEANINGS[name]) for name in FIELDS}
+_labels = {LABEL: Key(GlobList(), "the label of that name on the caller's key")}
 _inverted = Keys(_fields, open_keys=_labels)
 
 ACCESS_MATCH = Keys(
@@ -152,10 +165,18 @@ class Rate:
         return {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|\$\{.*)$"}
 
 
-def _rate_about(key: str) -> str:
+_OTHER_RATE_MEANINGS = {
+    "characters_per_million": "USD for a million characters",
+    "audio_per_hour": "USD for an hour of audio",
+    "per_image": "USD for an image",
+    "per_call": "USD for each call, besides its units",
+}
+
+
+def _rate_meaning(key: str) -> str:
     if key.endswith("_per_mtok"):
-        return f"USD for a million tokens of {key.removesuffix('_per_mtok').replace('_', ' ')}"
-    return f"USD {key.replace('_', ' ')}"
+        return f"USD for a million `{key.removesuffix('_per_mtok')}` tokens"
+    return _OTHER_RATE_MEANINGS[key]
 
 
 _request_name = Text("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", told="name", what="a name for a kind of request")
@@ -163,12 +184,12 @@ _request_name = Text("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", told="name", what="a nam
 PRICE = Keys(
     {
         "match": Key(
-            Keys({name: Key(GlobList(), f"the {name} of the call") for name in MATCH_KEYS}),
+            Keys({name: Key(GlobList(), _FIELD_MEANINGS[name]) for name in MATCH_KEYS}),
             "which calls; all keys must match",
             "{}",
         ),
         "multiplier": Key(Rate("multiplier"), "what the price book says times this; beside no rate"),
-        **{key: Key(Rate(key), _rate_about(key)) for key in UNITS},
+        **{key: Key(Rate(key), _rate_meaning(key)) for key in UNITS},
         "per_request": Key(
             MapOf(_request_name, Rate(f"{PER_REQUEST}NAME")), "USD for each request of a kind, such as `web_search`"
         ),
@@ -230,9 +251,9 @@ def _rows(path: str, shape: Shape) -> list[str]:
     if not isinstance(shape, Keys):
         return []
     lines: list[str] = []
-    for name, key in (shape.keys | shape.open_keys).items():
-        default = "required" if key.required else f"`{key.default}`" if key.default is not None else ""
-        lines.append(f"| `{path}.{name.replace('*', 'NAME')}` | {key.shape.told} | {default} | {key.about} |")
+    for name, key in (shape.keys | {f"{start}NAME": key for start, key in shape.open_keys.items()}).items():
+        default = "required" if key.required else f"`{key.default}`" if key.default is not None else "none"
+        lines.append(f"| `{path}.{name}` | {key.shape.told} | {default} | {key.about} |")
         # `not` takes the keys of `match` again; a second listing would only hide the rest.
         if name != "not":
             lines += _rows(f"{path}.{name}", key.shape)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
+import yaml
 
-from .globs import Globs
 from .money import parse_usd
 from .yaml_nodes import Fault, Listing, Node, Scalar, Table, shown
 
@@ -340,7 +340,7 @@ class ListOf:
 
     def __init__(self, shape: Shape, *, unique: bool = False) -> None:
         self.shape = shape
-        self.told = f"list of {shape.told}"
+        self.told = "list" if isinstance(shape, Keys) else f"list of {shape.told}"
         self._unique = unique
 
     def read(self, node: Node, report: Report) -> list[tuple[Node, Any]]:
@@ -367,19 +367,19 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    """A table of known keys. Reads as a dict of those that are there; `open_keys` are further keys by their pattern."""
+    """A table of known keys. Reads as a dict of those that are there. `open_keys` are further ones, by what they
+    begin with: `label.` and a name that the writer chooses."""
 
     told = "table"
 
     def __init__(self, keys: Mapping[str, Key], *, open_keys: Mapping[str, Key] | None = None) -> None:
         self.keys = dict(keys)
         self.open_keys = dict(open_keys or {})
-        self._open = [(Globs(pattern), key) for pattern, key in self.open_keys.items()]
 
     def _key(self, name: str) -> Key | None:
         if name in self.keys:
             return self.keys[name]
-        return next((key for globs, key in self._open if globs.matches(name)), None)
+        return next((key for start, key in self.open_keys.items() if name.startswith(start) and name != start), None)
 
     def read(self, node: Node, report: Report) -> dict[str, Any] | None:
         if not isinstance(node, Table):
@@ -398,7 +398,7 @@ class Keys:
         return values
 
     def _unknown(self, name: str) -> str:
-        known = [*self.keys, *self.open_keys]
+        known = [*self.keys, *(f"{start}NAME" for start in self.open_keys)]
         hint = suggestion(name, known) or f"; known here: {_listed(known)}"
         return f"unknown key `{shown(name)}`{hint}"
 
@@ -419,7 +419,7 @@ class Keys:
 
 def _described(key: Key) -> dict[str, Any]:
     schema = key.shape.json_schema() | {"description": key.about}
-    return schema | ({"default": key.default} if key.default is not None else {})
+    return schema | ({"default": yaml.safe_load(key.default)} if key.default is not None else {})
 
 
 class MapOf:

@@ -160,10 +160,12 @@ class Prices:
         quote = self._quote(provider, model, model_asked, upstream, tier, at_ms)
         bill = self._bill(quote, provider, usage, at_ms) if not parts else None
         if parts:
-            bills = [
-                self._bill(self._quote(provider, part.model, None, upstream, tier, at_ms), provider, part.usage, at_ms)
-                for part in parts
-            ]
+            bills = []
+            for part in parts:
+                part_quote = quote
+                if part.model not in (None, model):
+                    part_quote = self._quote(provider, part.model, None, upstream, tier, at_ms)
+                bills.append(self._bill(part_quote, provider, part.usage, at_ms))
             bill = _added(bills)
         if provider_cost_usd is not None and not quote.by_rule:
             reported = reported_nusd(provider_cost_usd)
@@ -263,8 +265,11 @@ class Prices:
         return _Quote(assumed, "assumed", multiplier, since, until)
 
     def _rule(self, provider: str, models: tuple[str | None, ...], upstream: str | None) -> PriceRule | None:
+        if not self.rules:
+            return None
+        named = tuple(model for model in models if model) or (None,)
         for rule in self.rules:
-            if rule.fits(provider=provider, models=models, upstream=upstream):
+            if rule.fits(provider=provider, models=named, upstream=upstream):
                 return rule
         return None
 
@@ -350,7 +355,7 @@ def share(total: int, weights: dict[str, int]) -> dict[str, int]:
     else:
         parts = {name: total * weight // whole for name, weight in weights.items() if weight}
     left = total - sum(parts.values())
-    if not left and all(parts.values()):
+    if not left and 0 not in parts.values():
         return parts
     by_remainder = sorted(parts, key=lambda name: (-(total * weights[name] % whole), name))
     for name in by_remainder[:left]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from .call import Call
 from .estimate import Estimator
@@ -83,7 +83,8 @@ def settle(
         record.error = told.error
         if result == "ok":
             record.result = "failed"
-    usage, source = NO_USAGE, cast(UsageSource, "none")
+    usage: Usage = NO_USAGE
+    source: UsageSource = "none"
     if sent and not call.free:
         usage, source = used(record, call, told, estimator, answered=answered, cut=cut, answer_s=answer_s)
     record.usage, record.usage_source = usage, source
@@ -126,7 +127,9 @@ def price(record: Record, *, told: Told | None, prices: Prices, billing: str, ba
     """Puts the cost of `record.usage` into the record."""
     cost = prices.cost(
         provider=record.provider,
-        model=record.model or record.model_asked,
+        model=record.model,
+        model_asked=record.model_asked,
+        upstream=record.upstream,
         usage=record.usage,
         at_ms=record.at_ms,
         service_tier=record.service_tier,

@@ -154,7 +154,8 @@ def _task(
 def _agent_session(headers: Mapping[str, str], call: Call) -> str | None:
     """The session as the agent itself keeps it: its header first, then what its body says."""
     for name in AGENT_SESSION_HEADERS:
-        session = _passing(headers.get(name))
+        text = headers.get(name)
+        session = _passing(text) if text else None
         if session is not None:
             return session
     turn_text = headers.get(CODEX_TURN_HEADER)

@@ -90,19 +90,21 @@ def read_yaml(file: str, text: str) -> tuple[Node | None, list[Fault]]:
     except _Broken as broken:
         return None, [*builder.faults, Fault(file, broken.line, broken.column, str(broken))]
     except yaml.MarkedYAMLError as error:
-        return None, [*builder.faults, _syntax_fault(file, error)]
+        return None, [*builder.faults, _syntax_fault(file, text, error)]
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # A character that YAML forbids, or an escape that stands for none; Python's own parser lets the latter through.
         return None, [*builder.faults, _character_fault(file, text, error)]
     return root, builder.faults
 
 
-def _syntax_fault(file: str, error: yaml.MarkedYAMLError) -> Fault:
+def _syntax_fault(file: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     message = f"not valid YAML: {error.problem or error.context or 'unreadable'}"
     if error.context and error.context_mark is not None:
         message += f" {error.context} that begins on line {error.context_mark.line + 1}"
+    if "${" in "".join(text.splitlines()[line - 1 : line]):
+        message += "; inside braces `${NAME}` must be in quotes"
     return Fault(file, line, column, message)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 
-import zstandard
 from aiohttp import web
 
 BODY_SILENCE_S_MAX = 60.0
@@ -14,11 +12,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BodyTooLarge(Exception):
-    """More bytes than `max_body`, as sent or when unpacked."""
+    """More bytes than `max_body`."""
 
 
 class BodyBroken(Exception):
-    """The upload ended early, stood still, or cannot be unpacked. The text is a sentence for the caller."""
+    """The upload ended early or stood still. The text is a sentence for the caller."""
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
@@ -46,27 +44,3 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     except web.RequestPayloadError:
         raise BodyBroken(f"the body ended after {size} bytes, before the length it announced; send it again") from None
     return b"".join(parts)
-
-
-def unpack(body: bytes, encoding: str, bytes_max: int) -> bytes:
-    """The body as text of its content type. Raises BodyTooLarge and BodyBroken."""
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity") or not body:
-        return body
-    try:
-        if encoding in ("gzip", "x-gzip", "deflate"):
-            packed = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, told by the header
-            plain = packed.decompress(body, bytes_max + 1)
-            whole = packed.eof
-        elif encoding == "zstd":
-            reader = zstandard.ZstdDecompressor().stream_reader(body)
-            plain, whole = reader.read(bytes_max + 1), True
-        else:
-            raise BodyBroken(f"content-encoding `{encoding}` is not supported; send gzip, deflate, zstd or none")
-    except (zlib.error, zstandard.ZstdError):
-        raise BodyBroken(f"the body is not valid {encoding}; send it again or without content-encoding") from None
-    if len(plain) > bytes_max:
-        raise BodyTooLarge
-    if not whole:
-        raise BodyBroken(f"the {encoding} body is truncated; send it again")
-    return plain

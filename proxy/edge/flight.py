@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -20,16 +18,15 @@ from .upstream import Exchange
 
 USER_AGENT_CHARACTERS_MAX = 256
 
-log = logging.getLogger("callmeter.calls")
-
 
 class Flight(msgspec.Struct, kw_only=True):
-    """A call and all that belongs to it while it runs. Times are of the loop's clock, in seconds.
+    """A call and all that belongs to it while it runs. Times are monotonic, in seconds.
 
     wrong              refusals found before the caller was known
     caller_known       from then on the call is recorded, also when it is refused
     sent               the provider may have seen the call
     answered           the provider's status, 0 before it sent one
+    completed          usage, cost and times are in the record; what is left is to settle it
     writing_since_s    when the write began that the agent has not taken yet; 0 when none waits
     """
 
@@ -37,12 +34,13 @@ class Flight(msgspec.Struct, kw_only=True):
     record: Record
     started_s: float
     dialect: str = ""
-    call: Call = Call()
+    call: Call = msgspec.field(default_factory=Call)
     upstream: Upstream | None = None
     wrong: list[Refusal] = []
     caller_known: bool = False
     body_s: float = 0.0
     sent: bool = False
+    completed: bool = False
     sent_s: float = 0.0
     answered: int = 0
     head_s: float = 0.0
@@ -79,28 +77,6 @@ def stamp(record: Record, caller: Caller) -> None:
     record.trace_id = caller.trace_id or ids[:32]
     record.parent_span_id, record.trace_flags = caller.parent_span_id, caller.trace_flags
     record.span_id, record.client_span_id = ids[32:48], ids[48:]
-
-
-def log_call(record: Record) -> None:
-    """The one log line of a call. Figures and names, no content."""
-    if log.isEnabledFor(logging.INFO):
-        log.info("call", extra={"call": line_of(record)})
-
-
-def line_of(record: Record) -> dict[str, Any]:
-    return {
-        "call_id": record.call_id,
-        "user": record.user,
-        "task": record.task,
-        "upstream": record.upstream,
-        "api": record.api,
-        "model": record.model,
-        "result": record.result,
-        "status": record.status,
-        "refusal": record.refusal,
-        "cost_nusd": record.cost_nusd,
-        "ms_total": record.ms_total,
-    }
 
 
 def ms(seconds: float) -> float:

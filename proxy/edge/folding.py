@@ -21,8 +21,8 @@ class RefusalFolder:
 
     async def add(self, record: Record) -> None:
         """Writes the record, or counts it into the one that will be written for its like."""
-        like = (record.key_id, record.task, record.upstream, record.api, record.model_asked)
-        like += (record.refusal, record.rule, record.status)
+        who = (record.key_id, record.user, record.task)
+        like = (*who, record.upstream, record.api, record.model_asked, record.refusal, record.rule, record.status)
         if like in self._waiting:
             folded = self._waiting[like]
             if folded is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import cast
 
 import httptools
 
@@ -127,8 +128,7 @@ class Connection(asyncio.Protocol):
     # -- below: what the loop and the parser say ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
         if self.complete:  # nobody asked: a late answer or an error page of the server; the connection is spoilt

@@ -49,7 +49,7 @@ class KeyRing:
     """Keys by their text. `lookup` and `changes` block, and run in threads of the ring's own.
 
     lookup(key_id)     what the key stands for, None when there is no such key
-    changes(version)   every key changed since that version
+    changes(version)   keys changed since that version, oldest change first; may be only the first of many
     secrets            the server's; each of them verifies
     clock              seconds that only grow
     """
@@ -57,7 +57,7 @@ class KeyRing:
     def __init__(
         self,
         lookup: Callable[[str], KeyInfo | None],
-        changes: Callable[[int], list[KeyInfo]],
+        changes: Callable[[int], Sequence[KeyInfo]],
         secrets: Sequence[bytes],
         poll_s: float = POLL_S,
         *,
@@ -165,24 +165,32 @@ class KeyRing:
             await self._poll()
 
     async def _poll(self) -> None:
-        """Takes in what changed. Only keys in use are kept; the others are looked up when they come."""
-        asked_at = self._clock()
+        """Takes in what changed, until nothing more is new: one answer may hold only a part of it."""
         try:
-            asked = asyncio.get_running_loop().run_in_executor(self._poll_thread, self._changes, self._version)
-            changed = await asyncio.wait_for(asked, LOOKUP_S)
+            while await self._take_changes():
+                pass
+            self._reachable = True
         except Exception as error:
             if self._reachable:
                 log.warning("changes of keys cannot be read, known keys work on: %s", type(error).__name__)
             self._reachable = False
-            return
-        self._reachable = True
+
+    async def _take_changes(self) -> bool:
+        """One query; whether there may be more. Only keys in use are kept; others are looked up when they come."""
+        asked_at = self._clock()
+        asked = asyncio.get_running_loop().run_in_executor(self._poll_thread, self._changes, self._version)
+        changed = await asyncio.wait_for(asked, LOOKUP_S)
+        version = self._version
         for info in changed:
             self._version = max(self._version, info.version)
             # A key that is being looked up may have been read before this change: the newer version stays.
             if info.key_id in self._infos or info.key_id in self._looking:
                 self._learn(info)
             self._unknown.pop(info.key_id, None)
+        if self._version > version:
+            return True
         self._current_at = asked_at
+        return False
 
     def _learn(self, info: KeyInfo) -> KeyInfo:
         known = self._infos.get(info.key_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from time import monotonic  # the loop's own clock has steps of a millisecond under uvloop
 from typing import Any
 
 from aiohttp import web
@@ -25,10 +26,11 @@ from ..core.record import Record, Result
 from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
 from ..store.calls import CallStore, StoreUnavailable
+from ..telemetry.logs import log_call
 from ..wire.reading import Reading
 from .answers import add_own, cost_header, passed_on, refusal_answer, wanted_encodings
-from .body import BodyBroken, BodyTooLarge, read_body, unpack
-from .flight import USER_AGENT_CHARACTERS_MAX, Flight, log_call, new_call_id, stamp
+from .body import BodyBroken, BodyTooLarge, read_body
+from .flight import USER_AGENT_CHARACTERS_MAX, Flight, new_call_id, stamp
 from .folding import RefusalFolder
 from .keyring import KeyRing, Known
 from .own_pages import OwnPages
@@ -48,6 +50,7 @@ CALL_S_MAX = 4 * 3600.0
 WATCH_S = 5.0
 """How often the two limits above are looked at: one look for all calls, rather than a timer for each write."""
 OWN_SEGMENT = "callmeter"
+READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 
 BROKEN = Refusal(
     code="policy_broken",
@@ -91,7 +94,7 @@ class Relay:
         self._estimator = estimator
         self._clock_ms = clock_ms
         self._loop = asyncio.get_running_loop()
-        self._folder = RefusalFolder(store.settle)
+        self._folder = RefusalFolder(self._write_refusal)
         self._flights: dict[str, Flight] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._outage_nusd = 0
@@ -102,7 +105,7 @@ class Relay:
         """Takes one request of the data port to its answer."""
         now_ms = self._clock_ms()
         record = Record(call_id=new_call_id(now_ms), at_ms=now_ms, user="", key_id="", http_method=request.method)
-        flight = Flight(request=request, record=record, started_s=self._loop.time())
+        flight = Flight(request=request, record=record, started_s=monotonic())
         self._flights[record.call_id] = flight
         try:
             return await self._walk(flight)
@@ -127,7 +130,7 @@ class Relay:
 
         # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
         body = await self._body(flight, policy)
-        text = unpacked(flight, body, headers.get("content-encoding", ""), policy)
+        text = unpacked(flight, body, headers)
         call = self._call(flight, path, target, headers, text)
 
         # 2  Who asks, and for which task.
@@ -161,7 +164,7 @@ class Relay:
             if not call.free:
                 await self._reserve(record, policy)
             # 6  To the provider.
-            flight.sent_s = self._loop.time()
+            flight.sent_s = monotonic()
             await self._send(flight, target, path, found, headers, body, text)
             # 7  The answer: the agent first, our reading second.  8 and 9  Usage, cost, settlement: at its end.
             return await self._answer(flight)
@@ -170,10 +173,12 @@ class Relay:
         except UpstreamFailure as failure:
             return await self._failed(flight, failure)
         except (asyncio.CancelledError, ConnectionError):
-            self._left(flight)
+            if not flight.completed:
+                self._left(flight)
             raise
         except Exception:
-            self._left(flight, result="failed")
+            if not flight.completed:
+                self._left(flight, result="failed")
             raise
 
     async def _send(
@@ -191,7 +196,7 @@ class Relay:
         outgoing = identity.outgoing_headers(
             flight.request.headers.items(), found=found, dialect=flight.dialect, upstream_key=upstream.key
         )
-        accepted = wanted_encodings(headers.get("accept-encoding", ""), wire.READABLE_ENCODINGS)
+        accepted = wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
         asked = wire.ask_for_usage(flight.call, text, upstream.provider) if flight.call.stream else None
         if asked is not None:
             body, accepted, flight.remover = asked, "identity", wire.UsageRemover()
@@ -211,7 +216,7 @@ class Relay:
     async def _answer(self, flight: Flight) -> web.StreamResponse:
         exchange, record = flight.exchange, flight.record
         assert exchange is not None
-        flight.head_s = self._loop.time()
+        flight.head_s = monotonic()
         content_type, encoding = self._open_meter(flight)
         record.status = exchange.status
         if encoding not in ("", "identity"):
@@ -290,7 +295,7 @@ class Relay:
         return response
 
     async def _write(self, flight: Flight, response: web.StreamResponse, data: bytes) -> None:
-        now_s = self._loop.time()
+        now_s = monotonic()
         if not flight.first_write_s:
             flight.first_write_s = now_s
         flight.writing_since_s = now_s
@@ -317,8 +322,7 @@ class Relay:
             record.usage, record.usage_source = NO_USAGE, "none"
             record.cost_nusd, record.cost_parts_nusd, record.list_nusd, record.cost_source = 0, {}, 0, "none"
             record.hold_nusd, record.estimate = 0, {}
-            flight.clock_out(self._loop.time())
-            log_call(record)
+            flight.clock_out(monotonic())
             await self._until_done(lambda: self._folder.add(record))
         return response
 
@@ -408,14 +412,14 @@ class Relay:
         if isinstance(found, Refusal):
             raise Refused(found)
         if found.key_text is None:
-            raise Refused(identity.missing_key())
+            raise Refused(Refusal(code="key_missing"))
         known = self._keys.cached(found.key_text) or await self._keys.find(found.key_text)
         if isinstance(known, Refusal):
             raise Refused(known)
         return found, known
 
     async def _body(self, flight: Flight, policy: Policy) -> bytes:
-        begun_s = self._loop.time()
+        begun_s = monotonic()
         try:
             return await read_body(flight.request, policy.defaults.max_body_bytes)
         except BodyTooLarge:
@@ -423,7 +427,7 @@ class Relay:
         except BodyBroken as broken:
             flight.wrong.append(Refusal(code="body_invalid", sentence=str(broken)))
         finally:
-            flight.body_s = self._loop.time() - begun_s
+            flight.body_s = monotonic() - begun_s
         return b""
 
     def _call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
@@ -435,7 +439,7 @@ class Relay:
                     method=request.method,
                     path=path,
                     query=target.query,
-                    headers=headers,
+                    headers={**headers, "content-encoding": ""},  # `text` is unpacked already
                     body=text,
                     dialect=flight.dialect,
                     provider=record.provider,
@@ -521,8 +525,10 @@ class Relay:
         """8  What it came to, put into the record."""
         record = flight.record
         assert flight.upstream is not None
+        assert not flight.completed, "a call is completed once"
+        flight.completed = True
         reading = flight.meter.close() if flight.meter is not None else Reading()
-        now_s = self._loop.time()
+        now_s = monotonic()
         settlement.settle(
             record,
             call=flight.call,
@@ -551,6 +557,10 @@ class Relay:
         if reading.later or reading.outcome_of or reading.items or reading.files:
             await self._until_done(lambda: self._retrievals.follow(record, flight.call, reading))
 
+    async def _write_refusal(self, record: Record) -> None:
+        log_call(record)
+        await self._store.settle(record)
+
     async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Awaits work that no cancellation may leave half done: it is idempotent, so it is done again behind us."""
         try:
@@ -576,7 +586,7 @@ class Relay:
         """Gives up agents that take nothing any more, and calls beyond the longest. Runs until cancelled."""
         while True:
             await asyncio.sleep(WATCH_S)
-            now_s = self._loop.time()
+            now_s = monotonic()
             for flight in list(self._flights.values()):
                 stuck = flight.writing_since_s and now_s - flight.writing_since_s > WRITE_S_MAX
                 if (stuck or now_s - flight.started_s > CALL_S_MAX) and flight.request.transport is not None:
@@ -589,17 +599,13 @@ class Relay:
         await self._folder.close()
 
 
-def unpacked(flight: Flight, body: bytes, packed: str, policy: Policy) -> bytes:
+def unpacked(flight: Flight, body: bytes, headers: dict[str, str]) -> bytes:
     """The body as text, for reading; the packed one is what goes on."""
-    if not packed:
-        return body
     try:
-        return unpack(body, packed, policy.defaults.max_body_bytes)
-    except BodyTooLarge:
-        flight.wrong.append(body_too_large(policy.defaults.max_body_bytes))
-    except BodyBroken as broken:
-        flight.wrong.append(Refusal(code="body_invalid", sentence=str(broken)))
-    return b""
+        return wire.plain_body(headers, body)
+    except wire.BodyInvalid as invalid:
+        flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
+        return b""
 
 
 def header(headers: list[tuple[str, str]], name: str) -> str:

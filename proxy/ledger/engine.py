@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .errors import LedgerRefused, LedgerUnavailable
@@ -76,7 +76,9 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
+        except (IntegrityError, DataError):
+            raise  # about what was written, not about the database
+        except (DatabaseError, InterfaceError, PoolTimeout) as error:
             raise LedgerUnavailable(
                 f"the ledger at `{self.name}` cannot be used now: {reason(error)}; "
                 "check that the database runs, has room, and that CALLMETER_LEDGER_URL is right"
@@ -156,18 +158,22 @@ def sqlite_engine(url: URL) -> Engine:
 
 
 def postgresql_engine(url: URL) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=CONNECTIONS_MAX,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,  # a database that was restarted costs no failed batch
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "callmeter",
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-        },
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "callmeter"},
     )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # Not by `options` at connecting: they would take the place of those in the URL, such as a search_path.
+        connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+        connection.commit()
+
+    return engine
 
 
 def reason(error: Exception) -> str:

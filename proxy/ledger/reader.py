@@ -127,13 +127,12 @@ def postgresql_reader(url: str) -> Reader:
     import psycopg
 
     def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            url,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            application_name="callmeter worker",
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c default_transaction_read_only=on",
+        connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="callmeter worker"
         )
+        connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+        connection.execute("SET default_transaction_read_only = on")
+        return connection
 
     return Reader(connect, (psycopg.Error,), "%s")
 

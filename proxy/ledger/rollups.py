@@ -27,6 +27,9 @@ USAGE_SUMS = (*TOKEN_FIELDS, "reasoning", "requests", "audio_ms", "images", "cha
 MEASURES = ("calls", "cost_nusd", "list_nusd", "unpriced_calls", "assumed_calls", *USAGE_SUMS)
 TASK_MEASURES = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls", "tokens")
 
+SECONDS_MAX = NUSD_MAX // 1000
+"""As `amount`, before a float that is not finite could be rounded."""
+
 TaskKey = tuple[str, str, str, str]
 """org, task, user, task_source"""
 
@@ -87,7 +90,7 @@ def measures(record: Record) -> tuple[int, ...]:
         amount(usage.image_output),
         amount(usage.reasoning),
         amount(sum(usage.requests.values())) if usage.requests else 0,
-        amount(round(usage.seconds * 1000)) if usage.seconds else 0,
+        round(min(usage.seconds, SECONDS_MAX) * 1000),
         amount(usage.images),
         amount(usage.characters),
     )

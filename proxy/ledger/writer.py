@@ -25,11 +25,15 @@ Fence = Callable[[], None]
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """What became of a batch: rows that are new, rows that a higher revision replaced, entries already known."""
+    """What became of a batch: rows that are new, rows that a higher revision replaced, entries already known.
+
+    `applied` has each record that was written, with the one it replaced: what metrics count.
+    """
 
     inserted: int
     replaced: int
     ignored: int
+    applied: list[tuple[Record, Record | None]] = []
 
 
 class Replacement(msgspec.Struct, frozen=True):
@@ -47,12 +51,19 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._positions: dict[int, Position] | None = None
+        self._expected: dict[int, Position] | None = None
 
     def positions(self) -> dict[int, Position]:
-        """Where each shard's stream stands in SQL. What is read here is what `ingest` expects to find again."""
+        """Where each shard's stream stands in SQL.
+
+        The first reading, also the first after PositionMoved, is what `ingest` expects to find again. Later ones
+        change no expectation: whoever only looks must not hide from `ingest` that another bookkeeper writes.
+        """
         with self._lock:
-            return dict(self._read_positions())
+            found = self._read_positions()
+            if self._expected is None:
+                self._expected = found
+            return dict(found)
 
     def ingest(self, batch: Sequence[Entry], *, fence: Fence | None = None) -> Ingested:
         """Writes what is new in `batch`. `fence` is called last inside the transaction; what it raises undoes all.
@@ -61,7 +72,7 @@ class Writer:
         Raises PositionMoved or LedgerUnavailable; in both cases nothing was written.
         """
         with self._lock:
-            expected = self._positions if self._positions is not None else self._read_positions()
+            expected = self._expected if self._expected is not None else self._read_positions()
             moved = furthest(batch, expected)
             try:
                 with self._database.writing() as connection:
@@ -70,9 +81,9 @@ class Writer:
                     if fence is not None:
                         fence()
             except PositionMoved:
-                self._positions = None
+                self._expected = None
                 raise
-            self._positions = expected | moved
+            self._expected = expected | moved
             return ingested
 
     def replace(self, connection: Connection, replacements: Sequence[Replacement]) -> None:
@@ -82,8 +93,7 @@ class Writer:
     def _read_positions(self) -> dict[int, Position]:
         with self._database.reading() as connection:
             rows = connection.execute(select(positions.c.shard, positions.c.epoch, positions.c.id))
-            self._positions = {shard: Position(epoch, stream_id) for shard, epoch, stream_id in rows}
-        return self._positions
+            return {shard: Position(epoch, stream_id) for shard, epoch, stream_id in rows}
 
     def _move(self, connection: Connection, expected: dict[int, Position], moved: dict[int, Position]) -> None:
         """Compare-and-set: the transaction is the only one that writes, so comparing first is enough."""
@@ -116,7 +126,9 @@ class Writer:
                 shown = msgspec.structs.replace(record, revision=max(record.revision, row.revision + 1))
                 replaced.append(Replacement(row.seq, decode(row.record), shown, record.revision))
         self._apply(connection, added, replaced)
-        return Ingested(len(added), len(replaced), len(batch) - len(added) - len(replaced))
+        applied: list[tuple[Record, Record | None]] = [(record, None) for record in added]
+        applied += [(replacement.after, replacement.before) for replacement in replaced]
+        return Ingested(len(added), len(replaced), len(batch) - len(applied), applied)
 
     def _apply(self, connection: Connection, added: Sequence[Record], replaced: Sequence[Replacement]) -> None:
         changes = Changes()

@@ -30,6 +30,9 @@ RECONNECT_S_MAX = 0.2
 """Pauses between attempts to connect double from the first to the second: a restart is noticed soon, and a store that
 stays away is not flooded."""
 
+AWAY = "Callmeter's store cannot be reached; try again in a moment."
+"""What callers are told: they cannot do anything with its address."""
+
 log = logging.getLogger("callmeter.store")
 
 
@@ -57,9 +60,10 @@ class Client:
         self._is_up = asyncio.Event()
         self._is_down = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._away = StoreUnavailable("The store is not connected yet; try again in a moment.")
         self.connected_at_s = 0.0
         """When the present connection was made, by the clock of the loop."""
+        self.trouble = "The store is not connected yet."
+        """Why there is no connection, with the store's address: for logs and health pages. Empty while there is one."""
 
     @property
     def up(self) -> bool:
@@ -71,7 +75,7 @@ class Client:
         try:
             await self._connect()
         except StoreUnavailable as error:
-            self._went_down(error)
+            self._went_down(str(error))
             self._keeper = asyncio.create_task(self._keep_connected())
             raise
         self._keeper = asyncio.create_task(self._keep_connected())
@@ -81,10 +85,10 @@ class Client:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         connection, self._connection = self._connection, None
-        self._away = StoreUnavailable("The connection to the store is closed.")
+        self.trouble = "The connection to the store is closed."
         self._is_up.clear()
         if connection is not None:
-            connection.give_up(str(self._away))
+            connection.give_up(self.trouble)
 
     async def until_up(self) -> None:
         """Returns as soon as there is a connection."""
@@ -102,7 +106,7 @@ class Client:
     def send(self, *arguments: Argument) -> asyncio.Future[Any]:
         """One command, its reply to come. Not a coroutine, so that many can be sent in a row and awaited together."""
         if self._connection is None:
-            raise StoreUnavailable(str(self._away))
+            raise StoreUnavailable(AWAY)
         return self._connection.send(arguments)
 
     async def call(self, *arguments: Argument) -> Any:
@@ -111,11 +115,15 @@ class Client:
 
     async def pipeline(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Many commands in one write; their replies in order. Raises the first error there was."""
-        replies = await asyncio.gather(*[self.send(*command) for command in commands], return_exceptions=True)
+        replies = await self.replies(commands)
         for reply in replies:
             if isinstance(reply, BaseException):
                 raise reply
         return replies
+
+    async def replies(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Like `pipeline`, with each error in the place of its reply."""
+        return await asyncio.gather(*[self.send(*command) for command in commands], return_exceptions=True)
 
     async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs `scripts/<name>.lua` and returns its reply. Raises StoreError."""
@@ -136,9 +144,8 @@ class Client:
                     await self._connect()
                 except StoreError as error:
                     if str(error) != said:
-                        said = str(error)
+                        said = self.trouble = str(error)
                         log.warning(said)
-                    self._away = StoreUnavailable(said)
                     await asyncio.sleep(pause_s)
                     pause_s = min(RECONNECT_S_MAX, 2 * pause_s)
             log.info("The store at %s is connected again.", self.address.shown)
@@ -172,7 +179,7 @@ class Client:
         except BaseException:
             connection.give_up("The store did not let us in.")
             raise
-        self._connection = connection
+        self._connection, self.trouble = connection, ""
         self.connected_at_s = loop.time()
         self._is_down.clear()
         self._is_up.set()
@@ -210,10 +217,10 @@ class Client:
 
     def _lost(self, connection: Connection) -> None:
         if connection is self._connection:
-            self._went_down(StoreUnavailable("The connection to the store was lost; it is being made again."))
+            self._went_down(f"The connection to the store at {self.address.shown} was lost.")
 
-    def _went_down(self, away: StoreUnavailable) -> None:
+    def _went_down(self, trouble: str) -> None:
         self._connection = None
-        self._away = away
+        self.trouble = trouble
         self._is_up.clear()
         self._is_down.set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
             raise StoreUnavailable(str(self._lost))
         if len(self._waiting) >= self._in_flight_max:
             raise StoreUnavailable(f"More than {self._in_flight_max} commands wait for the store; try again.")
-        packed = hiredis.pack_command(arguments)
+        packed = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub forgot the `...`
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         if not self._unsent:
@@ -85,13 +85,14 @@ class Connection(asyncio.Protocol):
         for future in waiting:
             if not future.done():
                 future.set_exception(StoreUnavailable(sentence))
+                # Marks it as seen: whoever awaits it still gets it, and nobody is warned of the ones left behind.
+                future.exception()
         self._on_lost(self)
 
     # -- asyncio.Protocol -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         reader, waiting = self._reader, self._waiting

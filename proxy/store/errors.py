@@ -24,11 +24,23 @@ class ScriptMissing(StoreError):
 
 
 AWAY_CODES = frozenset(
-    "OOM MISCONF LOADING READONLY MASTERDOWN BUSY NOREPLICAS CLUSTERDOWN TRYAGAIN MOVED ASK UNBLOCKED".split()
+    {
+        "OOM",
+        "MISCONF",
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "BUSY",
+        "NOREPLICAS",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "MOVED",
+        "ASK",
+    }
 )
 """First words of error replies that say "not now"."""
 
-REFUSED_CODES = frozenset("NOAUTH WRONGPASS NOPERM DENIED".split())
+REFUSED_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})
 
 
 def error_from_reply(text: str) -> StoreError:
@@ -42,6 +54,6 @@ def error_from_reply(text: str) -> StoreError:
         return StoreUnavailable("The store is full (its `maxmemory` is reached); give it more memory.")
     if code in AWAY_CODES:
         return StoreUnavailable(f"The store takes nothing at the moment: {text}")
-    if code in REFUSED_CODES or "AUTH" in text:
+    if code in REFUSED_CODES or text.startswith("ERR AUTH"):
         return StoreRefused(f"The store refused us: {text}")
     return StoreError(f"The store answered with an error: {text}")

@@ -121,6 +121,7 @@ class TraceExporter:
     async def run(self) -> None:
         """Exports until `stop`. Raises nothing but CancelledError."""
         self._running = True
+        self._ended.clear()
         self._cursor = None  # another bookkeeper may have moved it since an earlier run
         try:
             while True:
@@ -159,7 +160,7 @@ class TraceExporter:
             return "caught up"
         self._oldest_waiting_ms = rows[0][1].at_ms + rows[0][1].ms_total
         if not self._send(rows):
-            self._failed("the collector did not take the batch")
+            self._failed(getattr(self._exporter, "reason", "") or "the collector did not take the batch")
             self._batch_calls = max(1, self._batch_calls // 2)
             return self._set_aside_if_alone_to_blame()
         self._move_cursor(rows[-1][0])

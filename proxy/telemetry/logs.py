@@ -22,8 +22,11 @@ CALL_LOGGER = "callmeter.call"
 FIELDS = "callmeter_fields"
 """Name under which a log record carries its structured fields."""
 
-_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-"""Control characters, which in a line for people could fake a second line or command the terminal."""
+_UNPRINTABLE = {
+    code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
+}
+"""What could fake a second line, command a terminal or fail to be encoded, as JSON writes it."""
+_UNPRINTABLE_IN_STACK = {code: shown for code, shown in _UNPRINTABLE.items() if code != ord("\n")}
 
 
 def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
@@ -40,7 +43,7 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextI
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
-def log_event(logger: logging.Logger, level: int, message: str, **fields: Any) -> None:
+def log_event(logger: logging.Logger, level: int, message: str, /, **fields: Any) -> None:
     """One line with structured fields beside its sentence."""
     if logger.isEnabledFor(level):
         logger.log(level, message, extra={FIELDS: fields})
@@ -93,7 +96,7 @@ class JsonFormatter(logging.Formatter):
             line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
             line["stack"] = self.formatException(record.exc_info)
         # Each text is redacted before it is encoded, so that what is left is JSON whatever was cut out.
-        return json.dumps(_redacted(line), ensure_ascii=False, default=_shown)
+        return json.dumps(_redacted(line), ensure_ascii=False, default=_shown).translate(_UNPRINTABLE)
 
 
 class HumanFormatter(logging.Formatter):
@@ -108,7 +111,7 @@ class HumanFormatter(logging.Formatter):
             line += f"  {name}={json.dumps(text, ensure_ascii=False) if ' ' in text else text}"
         line = redact(line).translate(_UNPRINTABLE)
         if record.exc_info:
-            line += "\n" + redact(self.formatException(record.exc_info))
+            line += "\n" + redact(self.formatException(record.exc_info)).translate(_UNPRINTABLE_IN_STACK)
         return line
 
 

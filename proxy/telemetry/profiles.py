@@ -37,10 +37,11 @@ def _compact(value: Mapping[str, int | float]) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _metadata(record: Record) -> dict[str, str]:
-    """What identifies a call's purpose, for backends that show metadata beside a span."""
-    known = {"team": record.team, "task": record.task, "agent": record.agent, "call_id": record.call_id}
-    return {name: value for name, value in known.items() if value}
+def _metadata(attributes: Attributes) -> dict[str, AttributeValue]:
+    """What tells a call's purpose, for backends that show metadata beside a span. From the attributes, where what a
+    caller wrote is already redacted."""
+    shown = {"team": names.TEAM, "task": names.TASK, "agent": names.AGENT, "call_id": names.CALL_ID}
+    return {name: attributes[attribute] for name, attribute in shown.items() if attribute in attributes}
 
 
 def langfuse_client(record: Record, figures: Figures, attributes: Attributes) -> None:
@@ -103,7 +104,7 @@ def openinference_client(record: Record, figures: Figures, attributes: Attribute
         attributes[names.LLM_COST_TOTAL] = figures.cost_usd
         attributes[names.LLM_COST_PROMPT] = figures.input_cost_usd
         attributes[names.LLM_COST_COMPLETION] = figures.output_cost_usd
-    attributes[names.OPENINFERENCE_METADATA] = json.dumps(_metadata(record))
+    attributes[names.OPENINFERENCE_METADATA] = json.dumps(_metadata(attributes))
 
 
 def openinference_server(record: Record, figures: Figures, attributes: Attributes) -> None:

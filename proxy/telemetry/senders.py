@@ -1,7 +1,7 @@
 """Senders: where encoded spans go. Over HTTP, over gRPC, or into a file; each a SpanExporter of the SDK.
 
 Each takes one batch and answers whether the other side has acknowledged it. None of them keeps or drops anything:
-that a batch is sent until it is acknowledged is the work of `exporter.py`.
+that a batch is sent until it is acknowledged is the work of `exporter.py`. `reason` says why the last attempt failed.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class HttpSender(SpanExporter):
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        self.reason = ""
         base = (environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or ENDPOINT_DEFAULT).rstrip("/")
         self.endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or f"{base}/v1/traces"
         if not self.endpoint.startswith(("http://", "https://")):
@@ -71,7 +72,7 @@ class HttpSender(SpanExporter):
         self._session.cert = (certificate, key) if certificate and key else certificate
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """SUCCESS once the collector has answered 2xx. A failure is logged at debug level: `exporter.py` reports it."""
+        """SUCCESS once the collector has answered 2xx."""
         body = encode_protobuf(spans).SerializeToString()
         if self._compression == "gzip":
             body = gzip.compress(body, compresslevel=6)
@@ -80,10 +81,10 @@ class HttpSender(SpanExporter):
         try:
             answer = self._session.post(self.endpoint, data=body, timeout=self._timeout_seconds, allow_redirects=False)
         except requests.RequestException as error:
-            log.debug("The collector did not answer: %s", error)
+            self.reason = f"no answer from {self.endpoint} ({type(error).__name__})"
             return SpanExportResult.FAILURE
         if not 200 <= answer.status_code < 300:
-            log.debug("The collector answered %s: %s", answer.status_code, answer.text[:REASON_CHARS_MAX])
+            self.reason = f"{self.endpoint} answered {answer.status_code}: {answer.text[:REASON_CHARS_MAX]}"
             return SpanExportResult.FAILURE
         _report_rejected(answer.content)
         return SpanExportResult.SUCCESS
@@ -105,6 +106,7 @@ class FileSender(SpanExporter):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.reason = ""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """SUCCESS once the line is on disk."""
@@ -121,7 +123,7 @@ class FileSender(SpanExporter):
             finally:
                 os.close(file)
         except OSError as error:
-            log.debug("Cannot append to %s: %s", self._path, error.strerror)
+            self.reason = f"cannot append to {self._path}: {error.strerror}"
             return SpanExportResult.FAILURE
         return SpanExportResult.SUCCESS
 

@@ -59,7 +59,7 @@ def record_spans(
         extend_server(record, figures, attributes)
     spans = [
         ReadableSpan(
-            name=record.http_method if record.api == "unknown" else f"{record.http_method} {record.route}".rstrip(),
+            name=_http_span_name(record),
             context=context,
             parent=parent,
             resource=resource,
@@ -119,7 +119,7 @@ def client_span_name(record: Record) -> str:
     operation = names.OPERATIONS.get(record.api)
     if operation is not None:
         return f"{operation} {redact(record.model_asked or record.model or '')}".rstrip()
-    return record.http_method if record.api == "unknown" else f"{record.http_method} {record.route}".rstrip()
+    return _http_span_name(record)
 
 
 def server_attributes(record: Record) -> Attributes:
@@ -201,7 +201,7 @@ def http_client_attributes(record: Record) -> Attributes:
     attributes = _client_attributes(record)
     attributes[names.HTTP_METHOD] = record.http_method
     if record.api != "unknown":
-        attributes[names.URL_TEMPLATE] = record.route
+        attributes[names.URL_TEMPLATE] = redact(record.route)
     if record.status:
         attributes[names.HTTP_STATUS] = record.status
     if record.cost_nusd:
@@ -223,6 +223,11 @@ def error_type(record: Record) -> str | None:
     if record.result == "failed":
         return redact(record.error) if record.error else str(record.status)
     return None
+
+
+def _http_span_name(record: Record) -> str:
+    """Method and route; the method alone for an unknown path, which would be a span name of its own each time."""
+    return record.http_method if record.api == "unknown" else f"{record.http_method} {redact(record.route)}".rstrip()
 
 
 def _caller_attributes(record: Record) -> Attributes:

@@ -12,7 +12,7 @@ from .anthropic_usage import read_usage
 from .errors import name_of_error
 from .reader import BodyInvalid
 from .reading import Item, Reading
-from .values import decode, inline_bytes, mapping, text
+from .values import NAME_CHARACTERS_MAX, decode, inline_bytes, mapping, text
 
 
 class _Params(msgspec.Struct):
@@ -38,13 +38,17 @@ def read_batch(call: Call, fields: Mapping[str, Any]) -> Call:
             made = msgspec.convert(requests, list[_Request])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BodyInvalid(
-            "the body has no list `requests` in which each entry has `params` with a `model`; "
-            "send one entry for each message of the batch"
+            f"The body of `{call.route}` has no list `requests` of which each entry has `params` with a `model`; "
+            "send one entry for each message of the batch."
         ) from error
     models = sorted({request.params.model for request in made if request.params.model})
     if not models:
-        raise BodyInvalid("`requests` names no model; send at least one entry with `params` and a `model` in it")
+        raise BodyInvalid(
+            f"The body of `{call.route}` names no model; send at least one entry with `params` and a `model` in it."
+        )
     call.model = ",".join(models)
+    if len(call.model) > NAME_CHARACTERS_MAX:
+        raise BodyInvalid(f"The batch in the body of `{call.route}` names too many models; make a batch for each.")
     call.later = True
     call.choices = len(made)
     limits = [request.params.max_tokens for request in made]

@@ -14,7 +14,20 @@ from .anthropic_usage import read_usage
 from .errors import name_of_error
 from .reader import BodyInvalid, Reader, Route
 from .reading import Reading
-from .values import decode, inline_bytes, json_bytes, listed, mapping, plain, short_name, text, text_bytes, whole
+from .values import (
+    NAME_CHARACTERS_MAX,
+    REGION,
+    decode,
+    inline_bytes,
+    json_bytes,
+    listed,
+    mapping,
+    plain,
+    short_name,
+    text,
+    text_bytes,
+    whole,
+)
 
 DIALECT = "anthropic"
 
@@ -50,7 +63,7 @@ _ROUTES = tuple(
     )
 )
 _VERTEX = re.compile(
-    r"/v1(?:beta1)?/projects/[^/]+/locations/(?P<region>[^/]+)"
+    rf"/v1(?:beta1)?/projects/[^/]+/locations/(?:{REGION}|[^/]+)"
     r"/publishers/anthropic/models/(?P<model>[^/:]+)(?P<verb>:rawPredict|:streamRawPredict)$"
 )
 _VERTEX_ROUTE = "/v1/projects/{project}/locations/{location}/publishers/anthropic/models/{model}"
@@ -116,7 +129,7 @@ def read(
         return call
     fields = decode(body) if isinstance(body, bytes) else body
     if not isinstance(fields, Mapping):
-        raise BodyInvalid(f"the body of `{route.route}` is not a JSON object; send one with `model` and `messages`")
+        raise BodyInvalid(f"The body of `{route.route}` is not a JSON object; send one with `model` and `messages`.")
     if route.api == "anthropic.batches":
         return anthropic_batches.read_batch(call, fields)
     return _read_message(call, fields, route)
@@ -127,13 +140,15 @@ def _read_message(call: Call, fields: Mapping[str, Any], route: Route) -> Call:
     named_in_path = None if verb is None or call.api == "anthropic.count_tokens" else route.parameters["model"]
     model = named_in_path or plain(fields.get("model"))
     if not isinstance(model, str) or not model:
-        raise BodyInvalid("the body has no `model`; name the model to ask as a text, such as `claude-sonnet-4-5`")
+        raise BodyInvalid(f"The body of `{call.route}` names no model; add `model` to it, such as `claude-sonnet-4-5`.")
+    if len(model) > NAME_CHARACTERS_MAX:
+        raise BodyInvalid(f"`model` in the body of `{call.route}` is longer than any name; send the name of a model.")
     call.model = model
     call.stream = verb == ":streamRawPredict" or plain(fields.get("stream")) is True
     call.max_output_tokens = whole(fields.get("max_tokens"))
     if call.max_output_tokens is None:
         call.max_output_tokens = whole(fields.get("max_tokens_to_sample"))
-    call.service_tier = "fast" if text(fields, "speed") == "fast" else text(fields, "service_tier")
+    call.service_tier = "fast" if text(fields, "speed") == "fast" else short_name(text(fields, "service_tier"))
     _read_metadata(call, mapping(fields.get("metadata")))
     call.inline_bytes = inline_bytes(fields.get("messages"))
     return call

@@ -91,8 +91,9 @@ class _Brotli:
             decoded = self._stream.process(data, output_buffer_limit=STEP_BYTES_MAX)
             while decoded:
                 yield decoded
-                if self._stream.can_accept_more_data():
+                if len(decoded) < STEP_BYTES_MAX and self._stream.can_accept_more_data():
                     return
+                # A full step may leave output inside, although the decompressor has taken all input.
                 decoded = self._stream.process(b"", output_buffer_limit=STEP_BYTES_MAX)
         except brotli.error as error:
             raise DecodeError(str(error) or "broken brotli data") from None

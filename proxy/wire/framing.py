@@ -169,7 +169,10 @@ class JsonLines:
         self._reader = reader
         self._plain = Plain(reader.answer)
         self._lines: Lines | None = None
-        self.feed = self._feed_first
+        self._take: Callable[[bytes], None] = self._feed_first
+
+    def feed(self, data: bytes) -> None:
+        self._take(data)
 
     def _feed_first(self, data: bytes) -> None:
         end = data.find(b"\n")
@@ -178,10 +181,10 @@ class JsonLines:
             return
         self._plain.feed(data[:end])
         if _is_object(self._plain.gathered()):
-            self.feed = self._feed_held
+            self._take = self._feed_held
             self._feed_held(data[end:])
         else:
-            self.feed = self._plain.feed
+            self._take = self._plain.feed
             self._plain.feed(data[end:])
 
     def _feed_held(self, data: bytes) -> None:
@@ -190,7 +193,7 @@ class JsonLines:
             return
         self._lines = Lines(self._reader.event)
         self._reader.event("", self._plain.gathered())
-        self.feed = self._lines.feed
+        self._take = self._lines.feed
         self._lines.feed(rest)
 
     def close(self) -> None:

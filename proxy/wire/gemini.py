@@ -12,13 +12,13 @@ from ..core.call import Call
 from . import gemini_batches, gemini_interactions
 from .gemini_generate import GenerateReader
 from .reader import BodyInvalid, Reader, Route
-from .values import decode, inline_bytes, mapping, text, whole
+from .values import REGION, decode, inline_bytes, mapping, short_name, text, whole
 
 DIALECT = "gemini"
 
 _VERSION = r"/v1(?:(?:alpha|beta)\d?)?"
 _METHOD = re.compile(
-    rf"(?P<version>{_VERSION})(?:/projects/[^/]+/locations/(?P<region>[^/]+))?(?P<publisher>/publishers/google)?"
+    rf"(?P<version>{_VERSION})(?P<place>/projects/[^/]+/locations/(?:{REGION}|[^/]+))?(?P<publisher>/publishers/google)?"
     r"/(?P<kind>models|tunedModels|endpoints)/(?P<model>[^/:]+):(?P<verb>[A-Za-z]+)$"
 )
 _APIS = {
@@ -46,7 +46,7 @@ _ROUTES = tuple(
     (
         methods,
         re.compile(f"({_VERSION}){pattern}$"),
-        Route(api=api, dialect=DIALECT, route="/v1beta" + route, free=free),
+        Route(api=api, dialect=DIALECT, route=route, free=free),
     )
     for methods, pattern, api, route, free in (
         ("GET", r"/models", "free", "/models", True),
@@ -104,7 +104,8 @@ def match(method: str, path: str) -> Route | None:
     for methods, pattern, route in _ROUTES:
         found = pattern.search(path)
         if found is not None and method in methods.split("|"):
-            return msgspec.structs.replace(route, parameters=found.groupdict()) if found.groupdict() else route
+            # The version stays in the route: under /v1 some of these paths are other dialects' too.
+            return msgspec.structs.replace(route, route=found[1] + route.route, parameters=found.groupdict())
     return None
 
 
@@ -115,7 +116,7 @@ def _model_route(found: re.Match[str]) -> Route | None:
         return None
     if verb == "predict":
         api = "gemini.embed" if "embed" in model else "gemini.generate" if model.startswith("imagen") else "unknown"
-    place = "/projects/{project}/locations/{location}" if found["region"] else ""
+    place = "/projects/{project}/locations/{location}" if found["place"] else ""
     parameters = {"model": model if kind == "models" else f"{kind}/{model}", "verb": verb}
     if found["region"]:
         parameters["region"] = found["region"]
@@ -158,7 +159,9 @@ def read(
         return call
     fields = decode(body) if isinstance(body, bytes) else body
     if not isinstance(fields, Mapping):
-        raise BodyInvalid(f"the body of `{route.route}` is not a JSON object; send one, as Google's reference shows it")
+        raise BodyInvalid(
+            f"The body of `{route.route}` is not a JSON object; send one with the fields that Google's reference names."
+        )
     if route.route.endswith("/interactions"):
         return gemini_interactions.read_interaction(call, fields)
     if verb in _BATCH_VERBS:
@@ -176,7 +179,9 @@ def _read_generate(call: Call, fields: Mapping[str, Any], headers: Mapping[str, 
     if choices is None:
         choices = mapping(fields.get("parameters")).get("sampleCount")
     call.choices = whole(choices) or 1
-    call.service_tier = text(fields, "serviceTier") or text(fields, "service_tier") or headers.get(_TIER_HEADER)
+    call.service_tier = short_name(
+        text(fields, "serviceTier") or text(fields, "service_tier") or headers.get(_TIER_HEADER)
+    )
     for name in ("contents", "content", "requests", "instances"):
         call.inline_bytes += inline_bytes(fields.get(name))
     return call

@@ -21,7 +21,9 @@ def read_batch(call: Call, fields: Mapping[str, Any]) -> Call:
     batch = mapping(fields.get("batch"))
     config = mapping(batch.get("inputConfig", batch.get("input_config")))
     if not config:
-        raise BodyInvalid("the body has no `batch.inputConfig`; put the requests, or the name of their file, there")
+        raise BodyInvalid(
+            f"The body of `{call.route}` has no `batch.inputConfig`; put the requests or their file there."
+        )
     requests = listed(mapping(config.get("requests")).get("requests"))
     limits = []
     for entry in requests:

@@ -12,7 +12,7 @@ from .errors import name_of_error
 from .gemini_usage import queries_made, read_interaction_usage, web_searches
 from .reader import BodyInvalid
 from .reading import Reading
-from .values import count, decode, inline_bytes, json_bytes, listed, mapping, plain, text, text_bytes, whole
+from .values import count, decode, inline_bytes, json_bytes, listed, mapping, plain, short_name, text, text_bytes, whole
 
 RUNNING = ("in_progress", "queued", "pending")
 """States of an interaction that is still to end. All others are ends."""
@@ -20,15 +20,17 @@ RUNNING = ("in_progress", "queued", "pending")
 
 def read_interaction(call: Call, fields: Mapping[str, Any]) -> Call:
     """Completes the call that makes an interaction. An agent stands in the place of a model."""
-    model = text(fields, "model") or text(fields, "agent")
+    model = short_name(text(fields, "model") or text(fields, "agent"))
     if model is None:
-        raise BodyInvalid("the body names no `model` and no `agent`; name one as a text, such as `gemini-2.5-flash`")
+        raise BodyInvalid(
+            f"The body of `{call.route}` names no model and no agent; add `model` to it, such as `gemini-2.5-flash`."
+        )
     config = mapping(fields.get("generation_config", fields.get("generationConfig")))
     call.model = model.removeprefix("models/")
     call.stream = plain(fields.get("stream")) is True
     call.later = plain(fields.get("background")) is True and not call.stream
     call.max_output_tokens = whole(config.get("max_output_tokens", config.get("maxOutputTokens")))
-    call.service_tier = text(fields, "service_tier")
+    call.service_tier = short_name(text(fields, "service_tier"))
     call.inline_bytes = inline_bytes(fields.get("input"))
     return call
 

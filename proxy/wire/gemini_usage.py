@@ -85,9 +85,22 @@ def build_usage(
 
 
 def _split(total: int, details: Any) -> Split:
-    by_modality = _by_modality(details)
-    audio = min(by_modality.get("AUDIO", 0), total)
-    image = min(by_modality.get("IMAGE", 0), total - audio)
+    """`[{"modality": "AUDIO", "tokenCount": 5}]` apart; interactions write `audio` and `tokens`."""
+    audio = image = 0
+    for entry in listed(details):
+        entry = mapping(entry)
+        modality = entry.get("modality")
+        if modality == "TEXT":
+            continue
+        number = whole(modality)
+        name = modality if number is None else MODALITIES_BY_NUMBER.get(number)
+        tokens = count(entry, "tokenCount") or count(entry, "tokens")
+        if name in ("AUDIO", "audio"):
+            audio += tokens
+        elif name in ("IMAGE", "image"):
+            image += tokens
+    audio = min(audio, total)
+    image = min(image, total - audio)
     return Split(text=total - audio - image, audio=audio, image=image)
 
 
@@ -96,6 +109,8 @@ def _take_cached(prompt: Split, cached: int, details: Any) -> None:
 
     The cache may be told to be larger than the prompt; then nothing of the prompt is left, and never less.
     """
+    if not cached:
+        return
     known = _split(cached, details)
     prompt_before = prompt.total
     prompt.audio -= min(prompt.audio, known.audio)
@@ -105,20 +120,6 @@ def _take_cached(prompt: Split, cached: int, details: Any) -> None:
         taken = min(left, getattr(prompt, modality))
         setattr(prompt, modality, getattr(prompt, modality) - taken)
         left -= taken
-
-
-def _by_modality(details: Any) -> dict[str, int]:
-    """`[{"modality": "AUDIO", "tokenCount": 5}]` as `{"AUDIO": 5}`; interactions write `audio` and `tokens`."""
-    counts: dict[str, int] = {}
-    for entry in listed(details):
-        entry = mapping(entry)
-        modality = entry.get("modality")
-        number = whole(modality)
-        name = text(entry, "modality") if number is None else MODALITIES_BY_NUMBER.get(number)
-        if name is not None:
-            tokens = count(entry, "tokenCount") or count(entry, "tokens")
-            counts[name.upper()] = counts.get(name.upper(), 0) + tokens
-    return counts
 
 
 def service_tier(usage: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ EventSink = Callable[[str, bytes], None]
 
 
 class SseParser:
-    """Gives each event to `sink(name, data)`; an event without data is none. `skipped` counts those that were too long."""
+    """Gives each event to `sink(name, data)`; one without data is none. `skipped` counts those that were too long."""
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink

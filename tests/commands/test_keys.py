@@ -31,7 +31,7 @@ def test_create_prints_the_key_alone(admin: FakeAdmin) -> None:
     admin.answers({"key": "cm_abc_def", "key_id": "abc"})
     result = keys_command("create", "--user", "ada")
     assert result.stdout == "cm_abc_def\n"
-    body = {
+    body: dict[str, object] = {
         "user": "ada",
         "team": "default",
         "org": "default",

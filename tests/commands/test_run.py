@@ -32,8 +32,7 @@ def run_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Co
 
 
 def on_branch(directory: Path, branch: str) -> Path:
-    for command in (["init", "-q", "-b", branch],):
-        subprocess.run(["git", *command], cwd=directory, check=True, capture_output=True)
+    subprocess.run(["git", "init", "-q", "-b", branch], cwd=directory, check=True, capture_output=True)
     return directory
 
 
@@ -42,7 +41,7 @@ def agents(tmp_path: Path) -> Path:
     """A folder of programs named like agents; each prints its arguments and its environment."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("codex", "opencode", "claude", "gemini", "my-agent"):
+    for name in ("codex", "opencode", "claude", "gemini", "qwen", "my-agent"):
         program = folder / name
         program.write_text(f"#!{sys.executable}\n{TELL}\n")
         program.chmod(0o755)
@@ -113,7 +112,25 @@ def test_claude_gets_one_credential_and_not_its_users_own(agents: Path) -> None:
 def test_gemini_gets_its_own_base_url(agents: Path) -> None:
     _, environment = started(agents, "gemini")
     assert environment["GOOGLE_GEMINI_BASE_URL"] == "http://meter:1"
+    assert environment["GEMINI_DEFAULT_AUTH_TYPE"] == "gemini-api-key"
     assert parse(environment["GEMINI_API_KEY"]).task == "PAY-7"
+
+
+def test_gemini_is_told_what_its_settings_need_until_they_have_it(agents: Path, tmp_path: Path) -> None:
+    def told() -> str:
+        command = ("--task", "T", "--", str(agents / "gemini"))
+        return run_command(*command, cwd=agents, GEMINI_CLI_HOME=str(tmp_path)).stderr
+
+    wanted = '{"security": {"auth": {"selectedType": "gemini-api-key"}}}'
+    assert wanted in told()
+    (tmp_path / ".gemini").mkdir()
+    (tmp_path / ".gemini" / "settings.json").write_text(wanted)
+    assert wanted not in told()
+
+
+def test_qwen_is_told_its_dialect_unless_its_user_says_otherwise(agents: Path) -> None:
+    assert started(agents, "qwen", "-p", "hello")[0] == ["--auth-type", "openai", "-p", "hello"]
+    assert started(agents, "qwen", "--auth-type=gemini")[0] == ["--auth-type=gemini"]
 
 
 def test_the_exit_code_is_the_commands_own(tmp_path: Path) -> None:

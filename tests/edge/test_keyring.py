@@ -34,6 +34,7 @@ class Database:
         self.gate.set()
         self.lookups: list[str] = []
         self.polls = 0
+        self.changes_max = 100
 
     def lookup(self, key_id: str) -> KeyInfo | None:
         self.lookups.append(key_id)
@@ -47,7 +48,8 @@ class Database:
         self.polls += 1
         if self.broken:
             raise OSError("database away")
-        return [info for info in self.keys.values() if info.version > version]
+        changed = sorted((info for info in self.keys.values() if info.version > version), key=lambda info: info.version)
+        return changed[: self.changes_max]
 
     def revoke(self, key_id: str = KEY_ID) -> None:
         self.version += 1
@@ -160,6 +162,18 @@ async def test_a_revocation_is_seen_by_polling_for_keys_and_their_task_keys(ring
         found = ring.cached(key)
         assert found is not None
         assert found.info.revoked_at_ms == 1
+
+
+async def test_a_revocation_is_seen_at_once_behind_more_changes_than_one_answer_holds(database: Database) -> None:
+    database.changes_max = 1
+    for number in range(20):
+        key_id = f"otherkey{number:04d}"
+        database.version += 1
+        database.keys[key_id] = KeyInfo(key_id=key_id, user="bob", version=database.version)
+    ring = KeyRing(database.lookup, database.changes, [SECRET], poll_s=3600)
+    await ring.start()
+    assert database.polls == len(database.keys) + 1
+    await ring.close()
 
 
 async def test_a_revocation_during_a_look_up_is_not_lost(ring: KeyRing, database: Database) -> None:

@@ -121,7 +121,7 @@ class GrpcSink(TraceServiceServicer):
     def spans(self) -> list[Span]:
         return [span for request in self.requests for span in spans_of(request)]
 
-    def Export(self, request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:  # noqa: N802
+    def Export(self, request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:
         self.metadata = dict(context.invocation_metadata())
         self.requests.append(request)
         return ExportTraceServiceResponse()

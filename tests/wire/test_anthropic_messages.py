@@ -16,7 +16,7 @@ from proxy.wire import anthropic_messages as anthropic
 from proxy.wire.reader import BodyInvalid
 from proxy.wire.reading import Part, Reading
 
-BASE64 = "QUJD" * 100
+BASE64 = "QUJD" * 2_000
 
 
 def read(path: str, body: Any = None, method: str = "POST") -> Call:
@@ -153,7 +153,7 @@ class TestRequests:
         assert read("/v1/messages", json.dumps(body).encode()) == read("/v1/messages", body)
 
     def test_only_base64_counts_as_inline_and_not_a_document_of_text(self) -> None:
-        words = "these are the words of a document that is not encoded " * 10
+        words = "these are the words of a document that is not encoded " * 100
         source = {"type": "text", "media_type": "text/plain", "data": words}
         body = {"model": "m", "messages": [{"content": [{"type": "document", "source": source}]}]}
         raw = {"model": "m", "messages": msgspec.Raw(json.dumps(body["messages"]).encode())}
@@ -344,7 +344,7 @@ class TestStreams:
         assert reading.complete
 
     def test_with_server_tools_the_delta_tells_more_input_than_the_start(self) -> None:
-        """10: input 2,039 -> 10,423, cache read 0 -> 6,289, written 3,068 -> 3,337; the split stays that of the start."""
+        """10: input 2,039 -> 10,423, cache read 0 -> 6,289, written 3,068 -> 3,337."""
         split = {"ephemeral_5m_input_tokens": 3068, "ephemeral_1h_input_tokens": 0}
         reading = read_events(
             start(input_tokens=2039, cache_creation_input_tokens=3068, cache_creation=split, output_tokens=1),
@@ -488,24 +488,17 @@ class TestStreams:
         assert reading.complete
 
 
+FIELDS = [
+    *("type", "message", "delta", "usage", "input_tokens", "output_tokens", "iterations", "model"),
+    *("error", "content_block", "content", "cache_creation", "server_tool_use", "a_requests"),
+    *("text", "input", "stop_reason"),
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["type", "message", "delta", "usage", "input_tokens", "output_tokens", "iterations", "model", "error"]
-                + [
-                    "content_block",
-                    "content",
-                    "cache_creation",
-                    "server_tool_use",
-                    "a_requests",
-                    "text",
-                    "input",
-                    "stop_reason",
-                ]
-            ),
+            st.sampled_from(FIELDS),
             inner,
             max_size=5,
         )
@@ -534,8 +527,8 @@ class TestAnything:
     def test_a_body_is_read_or_refused_and_nothing_else(self, body: dict[str, Any]) -> None:
         try:
             read("/v1/messages", body)
-        except BodyInvalid as error:
-            assert str(error)
+        except BodyInvalid:
+            assert not isinstance(body.get("model"), str) or not body["model"]
 
     def test_deep_nesting_is_survived(self) -> None:
         anthropic.MessageReader(Call()).answer(b"[" * 100_000)

@@ -1,0 +1,147 @@
+"""A worker: builds, opens and closes every object that takes part in the walk of a call. Known by none."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from .child import say_ready, until_told_to_stop
+from .core.caller import KeyInfo
+from .core.estimate import Estimator
+from .core.record import Record
+from .desk import PolicyDesk
+from .edge.keyring import KeyRing
+from .edge.own_pages import OwnPages, task_totals
+from .edge.relay import Relay
+from .edge.retrieval import Retrievals
+from .edge.server import DataPort
+from .edge.upstream import Upstreams
+from .ledger.database import Ledger, open_ledger
+from .settings import Settings
+from .store.calls import CallStore
+from .store.client import Client
+from .store.errors import StoreUnavailable
+from .store.spool import Spool
+from .telemetry import logs
+
+GC_THRESHOLD = 50_000
+"""Objects between two collections. Calls leave no cycles behind, so looking less often costs no memory and saves a
+tenth of the time."""
+SETTLE_S_MAX = 5.0
+"""After draining, for what agents left behind."""
+
+
+def clock_ms() -> int:
+    return int(time.time() * 1000)
+
+
+class LedgerDoor:
+    """The ledger as a worker sees it: opened when first needed, so that a database that is away keeps no worker from
+    starting. Every method blocks and raises LedgerUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._ledger: Ledger | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Ledger:
+        with self._lock:
+            if self._ledger is None:
+                self._ledger = open_ledger(self._url)
+            return self._ledger
+
+    def find_key(self, key_id: str) -> KeyInfo | None:
+        return self().keys.get(key_id)
+
+    def key_changes(self, version: int) -> list[KeyInfo]:
+        return list(self().keys.changes_since(version))
+
+    def find_call(self, call_id: str) -> Record | None:
+        return self().call(call_id)
+
+    def tasks_of(self, user: str, org: str) -> list[dict[str, Any]]:
+        return [task_totals(totals) for totals in self().tasks_of(user, org=org)]
+
+    def find_made(self, org: str, upstream: str, upstream_call_id: str) -> Record | None:
+        return self().by_upstream_call_id(org, upstream, upstream_call_id)
+
+    def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+
+
+class Worker:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.desk = PolicyDesk(settings)
+        self.ledger = LedgerDoor(settings.ledger_url)
+        self.client = Client(settings.redis_url or "")
+        self.store = CallStore(self.client, Spool(Path(settings.data) / "spool"), clock_ms=clock_ms)
+        self.keys = KeyRing(self.ledger.find_key, self.ledger.key_changes, settings.secrets)
+        self.upstreams = Upstreams()
+        self.retrievals = Retrievals(
+            store=self.store,
+            find_call=lambda org, upstream, made: asyncio.to_thread(self.ledger.find_made, org, upstream, made),
+            prices=lambda: self.desk.prices,
+            policy=lambda: self.desk.policy,
+        )
+        self.relay = Relay(
+            policy=lambda: self.desk.policy,
+            prices=lambda: self.desk.prices,
+            keys=self.keys,
+            store=self.store,
+            upstreams=self.upstreams,
+            retrievals=self.retrievals,
+            own_pages=OwnPages(find_call=self.ledger.find_call, tasks_of=self.ledger.tasks_of),
+            estimator=Estimator(),
+            clock_ms=clock_ms,
+        )
+        self.port = DataPort(self.relay, self.missing)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def missing(self) -> list[str]:
+        """Why calls could not pass now; empty: ready. A store that is away does not matter while the policy lets calls
+        pass without it."""
+        if self.store.healthy or self.desk.policy.defaults.store_outage != "refuse":
+            return []
+        return [self.store.trouble]
+
+    async def open(self) -> None:
+        try:
+            await self.client.open()
+        except StoreUnavailable:
+            pass  # it goes on trying; until then calls are decided as the policy's `store_outage` says
+        await self.store.open()
+        await self.keys.start()
+        self._tasks = [asyncio.create_task(self.desk.run()), asyncio.create_task(self.relay.watch())]
+        await self.port.open(self.settings.host, self.settings.port)
+
+    async def close(self) -> None:
+        await self.port.drain(self.settings.drain_s)
+        await self.relay.close(SETTLE_S_MAX)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.keys.close()
+        await self.store.close()
+        await self.client.close()
+        self.upstreams.close()
+        self.ledger.close()
+
+
+async def main(settings: Settings) -> None:
+    logs.configure(settings.log_format)
+    logging.getLogger(logs.CALL_LOGGER).setLevel(logging.INFO if settings.log_calls else logging.WARNING)
+    worker = Worker(settings)
+    await worker.open()
+    gc.collect()
+    gc.freeze()  # what is here now lives as long as the process: not to be looked at again
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    say_ready()
+    await until_told_to_stop()
+    await worker.close()

@@ -1,0 +1,55 @@
+"""The `callmeter` command. Each subcommand is a file in `commands/`, imported when it is used, so that every call of
+the command starts in a tenth of a second."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from . import __version__
+
+COMMANDS = {
+    "serve": ("serve", "Serve: data port, admin port, and the embedded store."),
+    "check": ("check", "Check the policy files; print every fault."),
+    "keys": ("keys", "Create, list, update, revoke and import keys."),
+    "task": ("task", "Derive a task key from CALLMETER_KEY."),
+    "run": ("run", "Run an agent with base URLs and a task key in its environment."),
+    "calls": ("calls", "Show recorded calls."),
+    "report": ("report", "Sum up cost and use."),
+    "reprice": ("reprice", "Price calls again whose price was guessed or unknown."),
+    "export": ("export", "Write traces of recorded calls."),
+}
+"""Subcommand -> the file in `commands/`, and what it does in a line."""
+
+
+class Lazy(click.Group):
+    """Knows its subcommands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".commands.{COMMANDS[cmd_name][0]}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="callmeter")
+def callmeter() -> None:
+    """Callmeter: a metering proxy for AI agents."""
+
+
+def main() -> None:
+    try:
+        callmeter(prog_name="callmeter")
+    except BrokenPipeError:  # `callmeter calls | head`
+        sys.stderr.close()

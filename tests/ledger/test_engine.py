@@ -1,0 +1,89 @@
+"""Opening: makes its tables once, keeps its id, and refuses what it must not touch, with a sentence."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from proxy.ledger.database import Ledger, open_ledger
+from proxy.ledger.engine import Database
+from proxy.ledger.errors import LedgerRefused, LedgerUnavailable
+from proxy.ledger.tables import SCHEMA, meta
+from tests.support.ledger_calls import entries, made
+
+
+def test_a_ledger_keeps_its_id_and_what_is_in_it(ledger: Ledger, ledger_url: str) -> None:
+    ledger.ingest(entries(made(1)))
+    again = open_ledger(ledger_url)
+    assert again.id == ledger.id
+    assert len(again.id) == 16
+    assert again.last_seq() == 1
+    again.close()
+
+
+def test_several_that_open_an_empty_database_at_once_make_one_ledger(ledger_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        opened = list(threads.map(open_ledger, [ledger_url] * 4))
+    assert len({ledger.id for ledger in opened}) == 1
+    for ledger in opened:
+        ledger.close()
+
+
+def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger, ledger_url: str) -> None:
+    database = Database(ledger_url)
+    with database.writing() as connection:
+        connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value="999"))
+    with pytest.raises(LedgerRefused, match=r"schema 999 .* written by a newer version"):
+        open_ledger(ledger_url)
+    database.close()
+
+
+def test_a_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.executescript("CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('site', 'blog');")
+    connection.close()
+    with pytest.raises(LedgerRefused, match="not Callmeter's"):
+        open_ledger(f"sqlite:///{tmp_path / 'other.db'}")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database at all, but long enough to be mistaken for one" * 20)
+    with pytest.raises((LedgerUnavailable, LedgerRefused), match=r"notes\.txt"):
+        open_ledger(f"sqlite:///{tmp_path / 'notes.txt'}")
+
+
+@pytest.mark.parametrize("url", ["", "mysql://localhost/x", "sqlite://", "sqlite:///:memory:", "nonsense"])
+def test_a_url_of_another_database_is_refused_with_the_forms_there_are(url: str) -> None:
+    with pytest.raises(LedgerRefused, match=r"sqlite:////absolute/path\.db"):
+        open_ledger(url)
+
+
+def test_a_database_that_is_away_is_unavailable_and_its_password_stays_unsaid(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable) as raised:
+        open_ledger(f"postgresql://ada:secret@/ledger?host={tmp_path}")
+    assert "CALLMETER_LEDGER_URL" in str(raised.value)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(LedgerUnavailable, match="unable to open"):
+        open_ledger(f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}")
+
+
+def test_a_commit_on_sqlite_outlives_a_power_cut(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    database.close()
+
+
+def test_a_reader_sees_one_moment_while_a_writer_goes_on(ledger: Ledger, ledger_url: str) -> None:
+    database = Database(ledger_url)
+    with database.reading() as connection:
+        before = connection.execute(select(meta.c.value).where(meta.c.name == "x")).all()
+        with database.writing() as writer:
+            writer.execute(meta.insert(), {"name": "x", "value": "1"})
+        assert connection.execute(select(meta.c.value).where(meta.c.name == "x")).all() == before == []
+    database.close()
