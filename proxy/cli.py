@@ -19,7 +19,6 @@ COMMANDS = {
     "calls": ("calls", "Show recorded calls."),
     "report": ("report", "Sum up cost and use."),
     "reprice": ("reprice", "Price calls again whose price was guessed or unknown."),
-    "export": ("export", "Write traces of recorded calls."),
 }
 """Subcommand -> the file in `commands/`, and what it does in a line."""
 

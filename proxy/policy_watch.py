@@ -1,7 +1,7 @@
 """The policy directory: read as a whole, watched, and read again when it changes. The last good policy stays.
 
 A change is seen through the file system's own notices, within a tenth of a second; where those do not come (network
-mounts, a directory that was moved away and back) the directory is read again every few seconds all the same.
+mounts, a directory that was moved away and back) the directory is read again every second all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILES_MAX = 1_000
 FILE_BYTES_MAX = 8 * 2**20
 """Never read further into a file than this: the path may name something that has no end. The loader allows less."""
 
-LOOK_EVERY_MS = 2_000
+LOOK_EVERY_MS = 1_000
 """How often the files are read without a notice that they changed; a dozen small ones take a tenth of a millisecond."""
 
 SETTLED_MS = 50

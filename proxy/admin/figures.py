@@ -9,8 +9,9 @@ import msgspec
 from aiohttp import web
 
 from ..core.record import Result, public, rfc3339
-from ..ledger.queries import LIMIT_DEFAULT, LIMIT_MAX, Filters, TaskTotals
+from ..ledger.queries import LIMIT_DEFAULT, LIMIT_MAX, Filters
 from ..ledger.reports import ReportInvalid, row_fields, zone
+from ..ledger.rollups import TASK_MEASURES, TaskTotals
 from .answers import Problem, json_answer
 from .context import AdminContext
 from .parameters import TIME_FORMS, body_of, chosen, known_only, moment_ms, number, read_moment_ms, whole_hour
@@ -134,13 +135,12 @@ class Figures:
 
 
 def task_fields(name: str, found: list[TaskTotals]) -> dict[str, Any]:
-    summed = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls", "tokens")
     fields: dict[str, Any] = {
         "task": name,
         "first_at": rfc3339(min(totals.first_at_ms for totals in found)),
         "last_at": rfc3339(max(totals.last_at_ms for totals in found)),
     }
-    fields |= {field: sum(getattr(totals, field) for totals in found) for field in summed}
+    fields |= {field: sum(getattr(totals, field) for totals in found) for field in TASK_MEASURES}
     fields["by"] = [
         {
             "org": totals.org,
@@ -148,7 +148,7 @@ def task_fields(name: str, found: list[TaskTotals]) -> dict[str, Any]:
             "task_source": totals.task_source,
             "first_at": rfc3339(totals.first_at_ms),
             "last_at": rfc3339(totals.last_at_ms),
-            **{field: getattr(totals, field) for field in summed},
+            **{field: getattr(totals, field) for field in TASK_MEASURES},
         }
         for totals in found
     ]

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from ..core.keys import TIME_MS_MAX
 from ..ledger.rollups import hour_of
 from .answers import Problem
 
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)")
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)", re.ASCII)
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_EPOCH_MS = re.compile(r"\d{10,15}")
+_EPOCH_MS = re.compile(r"\d{10,15}", re.ASCII)
 # A `+` that nobody quoted arrives as a space; before an offset it can mean nothing else.
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)([Zz]|[+ -]\d\d:\d\d)?)?")
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)([Zz]|[+ -]\d\d:\d\d)?)?", re.ASCII)
 TIME_FORMS = "`1h`, `7d`, `2026-11-01`, `2026-11-01T08:00:00Z` or milliseconds since the epoch"
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -48,7 +49,7 @@ def read_moment_ms(text: str, now_ms: int, zone: tzinfo = UTC) -> int | None:
     if duration is not None:
         return max(0, now_ms - int(duration[1]) * _UNIT_MS[duration[2]])
     if _EPOCH_MS.fullmatch(text):
-        return int(text)
+        return int(text) if int(text) <= TIME_MS_MAX else None
     parts = _RFC3339.fullmatch(text)
     if parts is None:
         return None
@@ -62,7 +63,7 @@ def read_moment_ms(text: str, now_ms: int, zone: tzinfo = UTC) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
-    return max(0, round(moment.timestamp() * 1000))
+    return min(max(0, round(moment.timestamp() * 1000)), TIME_MS_MAX)
 
 
 def whole_hour(query: Mapping[str, str], name: str, at_ms: int) -> int:

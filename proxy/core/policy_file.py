@@ -25,7 +25,7 @@ from .policy import (
     Upstream,
 )
 from .policy_schema import POLICY_FILE, PROVIDER_BY_DIALECT, RESERVED_UPSTREAM_NAMES, json_schema, key_table
-from .policy_shapes import Report
+from .policy_values import Report
 from .price_rules import PriceRule
 from .yaml_nodes import Fault, Node, Scalar, Table, read_yaml, shown
 

@@ -7,25 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from .policy import FIELDS, LABEL
-from .policy_shapes import (
-    Choice,
-    Either,
-    GlobList,
-    Key,
-    Keys,
-    ListOf,
-    MapOf,
-    Money,
-    Report,
-    Secret,
-    Shape,
-    Size,
-    Text,
-    Url,
-    Whole,
-)
-from .price_rules import MATCH_KEYS, PER_REQUEST, UNITS, PriceRule
-from .yaml_nodes import Node, Scalar, shown
+from .policy_shapes import Either, Key, Keys, ListOf, MapOf, Shape
+from .policy_values import Choice, GlobList, Money, Rate, Secret, Size, Text, Url, Whole
+from .price_rules import MATCH_KEYS, PER_REQUEST, UNITS
 
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 PROVIDER_PATTERN = "[a-z0-9][a-z0-9._-]{0,63}"
@@ -59,6 +43,7 @@ UPSTREAM = Keys(
             Text(PROVIDER_PATTERN, told="name", what="a provider's name: small letters, digits, `.`, `-` and `_`"),
             "who is paid, for prices and traces: by default `openai`, `anthropic` or `google`, by the dialect; "
             "without a dialect the name of the upstream",
+            otherwise="by dialect",
         ),
         "url": Key(Url(), "where the provider is; what stands before the provider's own paths", required=True),
         "key": Key(Secret(), "the provider's key; without it the caller's own credential passes"),
@@ -128,42 +113,10 @@ ACCESS = Keys(
         "name": Key(_rule_name, "unique in the whole policy", required=True),
         "match": Key(ACCESS_MATCH, "which calls; all keys must match", "{}"),
         "then": Key(Choice("refuse", "warn"), "what happens to them; `warn` lets them pass with a header", "refuse"),
-        "mode": Key(_mode, "`shadow`: recorded as one that would have refused; by default that of `defaults`"),
+        "mode": Key(_mode, "`shadow`: recorded as one that would have refused", otherwise="`defaults.mode`"),
         "help": _help,
     }
 )
-
-
-class Rate:
-    """A price in USD or a factor, as decimal text. In quotes, since a bare `1.10` is a float to other readers."""
-
-    told = "decimal text"
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def read(self, node: Node, report: Report) -> str | None:
-        text = report.text(node)
-        if text is None or not isinstance(node, Scalar):
-            return None
-        if node.plain and text == node.text:
-            report.fault(
-                node, f'write `{shown(text)}` in quotes: prices are decimal text, never floats, such as "1.10"'
-            )
-            return None
-        try:
-            if self._key == "multiplier":
-                PriceRule({}, multiplier=text)
-            else:
-                PriceRule({}, {self._key: text})
-        except ValueError as error:
-            report.fault(node, str(error).removeprefix(f"`{self._key}` "))
-            return None
-        return text
-
-    def json_schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|\$\{.*)$"}
-
 
 _OTHER_RATE_MEANINGS = {
     "characters_per_million": "USD for a million characters",
@@ -252,7 +205,7 @@ def _rows(path: str, shape: Shape) -> list[str]:
         return []
     lines: list[str] = []
     for name, key in (shape.keys | {f"{start}NAME": key for start, key in shape.open_keys.items()}).items():
-        default = "required" if key.required else f"`{key.default}`" if key.default is not None else "none"
+        default = "required" if key.required else f"`{key.default}`" if key.default is not None else key.otherwise
         lines.append(f"| `{path}.{name}` | {key.shape.told} | {default} | {key.about} |")
         # `not` takes the keys of `match` again; a second listing would only hide the rest.
         if name != "not":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -14,6 +15,17 @@ class Position(msgspec.Struct, frozen=True):
 
     epoch: str
     id: str
+
+
+class Placed(Protocol):
+    """Anything that knows where in the streams it was read."""
+
+    @property
+    def shard(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def id(self) -> str: ...
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +44,7 @@ def order(stream_id: str) -> tuple[int, int]:
     return int(ms), int(sequence or 0)
 
 
-def furthest(entries: Iterable[Entry], known: dict[int, Position]) -> dict[int, Position]:
+def furthest(entries: Iterable[Placed], known: dict[int, Position]) -> dict[int, Position]:
     """Where each shard that appears in `entries` stands after them. A position never goes back within an epoch."""
     moved: dict[int, Position] = {}
     for entry in entries:

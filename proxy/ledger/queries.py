@@ -9,14 +9,12 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from ..core.record import Record, decode
 from .engine import Database
-from .rollups import text
+from .rollups import TASKS_MAX, TaskTotals, text
 from .tables import calls, cursors, tasks
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1_000
 """Calls on one page: about 1.5 MB of JSON."""
-TASKS_MAX = 100
-"""Tasks of one user, newest first: what a person can look through."""
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,23 +38,6 @@ class Page(msgspec.Struct, frozen=True):
     records: list[Record]
     next: str | None
     here: str
-
-
-class TaskTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What one user spent on one task, over all time. `cost_nusd` leaves out the `unpriced_calls`."""
-
-    org: str
-    task: str
-    user: str
-    task_source: str
-    first_at_ms: int
-    last_at_ms: int
-    calls: int
-    refused: int
-    cost_nusd: int
-    list_nusd: int
-    unpriced_calls: int
-    tokens: int
 
 
 class Queries:

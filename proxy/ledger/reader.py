@@ -15,6 +15,7 @@ import msgspec
 from ..core.caller import KeyInfo
 from ..core.record import Record, decode
 from .errors import LedgerRefused, LedgerUnavailable
+from .rollups import TASKS_MAX, TaskTotals, text
 
 KEY_COLUMNS = KeyInfo.__struct_fields__
 """The columns of `keys`, in the order in which `key_info` takes them."""
@@ -28,6 +29,9 @@ STATEMENT_TIMEOUT_MS = 3_000
 
 _SELECT_KEY = f"SELECT {', '.join(f'keys.{name}' for name in KEY_COLUMNS)} FROM keys".replace(
     "keys.user", 'keys."user"'
+)
+_SELECT_TASKS = f"SELECT {', '.join(f'tasks.{name}' for name in TaskTotals.__struct_fields__)} FROM tasks".replace(
+    "tasks.user", 'tasks."user"'
 )
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -65,9 +69,17 @@ class Reader:
         rows = self._rows(
             "SELECT record FROM calls WHERE upstream_call_id = ? AND upstream_call_id <> ''"
             " AND upstream = ? AND org = ? ORDER BY seq DESC LIMIT 1",
-            (upstream_call_id, upstream, org),
+            (text(upstream_call_id), text(upstream), text(org)),
         )
         return decode(rows[0][0]) if rows else None
+
+    def tasks_of(self, user: str, org: str) -> list[TaskTotals]:
+        """A user's own tasks, the one worked on last first, at most TASKS_MAX."""
+        rows = self._rows(
+            f'{_SELECT_TASKS} WHERE "user" = ? AND org = ? ORDER BY last_at_ms DESC, task LIMIT {TASKS_MAX}',
+            (text(user), text(org)),
+        )
+        return [TaskTotals(**dict(zip(TaskTotals.__struct_fields__, row, strict=True))) for row in rows]
 
     def close(self) -> None:
         with self._lock:

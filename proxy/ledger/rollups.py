@@ -30,6 +30,9 @@ TASK_MEASURES = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls",
 SECONDS_MAX = NUSD_MAX // 1000
 """As `amount`, before a float that is not finite could be rounded."""
 
+TASKS_MAX = 100
+"""Tasks of one user, newest first: what a person can look through."""
+
 TaskKey = tuple[str, str, str, str]
 """org, task, user, task_source"""
 
@@ -117,6 +120,23 @@ def task_measures(record: Record) -> tuple[int, ...]:
 def digest(values: tuple[str, ...]) -> str:
     """A short key for a row of many texts: one small index entry in place of ten long ones."""
     return hashlib.blake2b(msgspec.json.encode(values), digest_size=16).hexdigest()
+
+
+class TaskTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """What one user spent on one task, over all time. `cost_nusd` leaves out the `unpriced_calls`."""
+
+    org: str
+    task: str
+    user: str
+    task_source: str
+    first_at_ms: int
+    last_at_ms: int
+    calls: int
+    refused: int
+    cost_nusd: int
+    list_nusd: int
+    unpriced_calls: int
+    tokens: int
 
 
 class TaskChange(msgspec.Struct):

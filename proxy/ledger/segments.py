@@ -67,9 +67,9 @@ class Segments:
         self.positions: dict[int, Position] = {}
         """Where each shard's stream stands after the entries that wait: where reading it goes on."""
         for path in self._paths:
-            for entry in self._read(path):
-                self.pending += 1
-                self.positions |= furthest([entry], self.positions)
+            frames = list(self._read(path))
+            self.pending += len(frames)
+            self.positions |= furthest(frames, self.positions)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Returns when all of the entries are on disk. Raises SegmentsUnavailable; then none of them counts."""
@@ -97,7 +97,7 @@ class Segments:
         replayed = 0
         while self._paths:
             path = self._paths[0]
-            entries = list(self._read(path))
+            entries = [entry_of(stored) for stored in self._read(path)]
             for start in range(0, len(entries), BATCH_ENTRIES):
                 commit(entries[start : start + BATCH_ENTRIES])
             self._delete(path)
@@ -154,7 +154,7 @@ class Segments:
         finally:
             os.close(descriptor)
 
-    def _read(self, path: Path) -> Iterator[Entry]:
+    def _read(self, path: Path) -> Iterator[Frame]:
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -168,8 +168,7 @@ class Segments:
                     "what was acknowledged lies before it"
                 )
                 return
-            stored = _decode_frame(payload)
-            yield Entry(shard=stored.shard, epoch=stored.epoch, id=stored.id, record=decode(stored.record))
+            yield _decode_frame(payload)
             place += _HEADER.size + len(payload)
 
     def _warn_of_size(self) -> None:
@@ -184,6 +183,10 @@ class Segments:
 def frame(entry: Entry) -> bytes:
     payload = _encode_frame(Frame(entry.shard, entry.epoch, entry.id, encode(entry.record)))
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def entry_of(stored: Frame) -> Entry:
+    return Entry(shard=stored.shard, epoch=stored.epoch, id=stored.id, record=decode(stored.record))
 
 
 def write_all(file: FileIO, data: bytes) -> None:

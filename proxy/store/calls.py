@@ -122,7 +122,7 @@ class CallStore:
                 break
             self._unsaved.popleft()
         if self._draining is not None:
-            self._draining.file.close()
+            await self._spool.leave(self._draining)
         await self._spool.close()
         await self._client.close()
 
@@ -245,12 +245,13 @@ class CallStore:
                 log.error("Records wait in memory, since the spool cannot be written: %s", error)
             self._unsaved.append(item)
 
-    def _note(self, shard: int, error: StoreError) -> None:
+    def _note(self, shard: int | None, error: StoreError) -> None:
         """Remembers what is wrong, so that `healthy` says so and the probe looks when it is over."""
         if self.degraded_since_ms is None:
             self.degraded_since_ms = self._clock_ms()
         if isinstance(error, StoreRebuilding):
-            self._rebuilding.add(shard)
+            if shard is not None:
+                self._rebuilding.add(shard)
         elif self._client.up:
             if not self._fault:
                 log.warning(str(error))
@@ -338,7 +339,8 @@ class CallStore:
                 break
             await self._drain_segment(self._draining)
             self._draining = None
-        self._fault = ""  # nothing waits any more: whatever was wrong is over, or the next call will say so
+        if not self.spooled:
+            self._fault = ""  # nothing waits any more: whatever was wrong is over, or the next call will say so
 
     async def _drain_segment(self, segment: Segment) -> None:
         """Raises StoreError where some of it is left."""
@@ -365,7 +367,8 @@ class CallStore:
         so that those behind it are not held up."""
         try:
             await self._do(owed.decode(line))
-        except (StoreUnavailable, StoreRefused):
+        except (StoreUnavailable, StoreRefused) as error:
+            self._note(None, error)
             raise
         except (StoreError, msgspec.MsgspecError) as error:
             log.error("A spooled line is set aside, since the store does not take it: %s", error)

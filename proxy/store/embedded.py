@@ -80,6 +80,12 @@ class EmbeddedServer:
     def log_path(self) -> Path:
         return self._data / "valkey.log"
 
+    async def pid(self) -> int:
+        """The process id of the server that answers, for measuring it. Raises OSError, TimeoutError, EOFError."""
+        facts = await ask(self.socket, "INFO", "server")
+        assert isinstance(facts, bytes)
+        return int(facts.partition(b"process_id:")[2].split(maxsplit=1)[0])
+
     async def open(self) -> None:
         """Adopts the server that runs in the data directory, else starts one; returns when it answers. Raises
         EmbeddedFailed."""

@@ -91,11 +91,13 @@ class File:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-        os.close(self.descriptor)
+        self.close()
 
     def close(self) -> None:
-        """Leaves it to whoever comes next."""
-        os.close(self.descriptor)
+        """Leaves it to whoever comes next. May be repeated."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def framed(line: bytes) -> bytes:
@@ -166,6 +168,10 @@ class Spool:
         segment.lines = left
         if not left:
             await self._in_thread(segment.file.remove)
+
+    async def leave(self, segment: Segment) -> None:
+        """Stops draining: whoever comes next finds the file as it was taken."""
+        await self._in_thread(segment.file.close)
 
     async def set_aside(self, line: bytes) -> None:
         """Keeps a line that can never be done, for a person to look at. Raises SpoolFailed."""

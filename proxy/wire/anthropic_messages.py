@@ -32,7 +32,7 @@ from .values import (
 DIALECT = "anthropic"
 
 _ROUTES = tuple(
-    (method, re.compile(pattern + "$"), Route(api=api, dialect=DIALECT, route=route, free=free))
+    (method, re.compile(pattern + r"\Z"), Route(api=api, dialect=DIALECT, route=route, free=free))
     for method, pattern, api, route, free in (
         ("POST", r"/v1/messages", "anthropic.messages", "/v1/messages", False),
         ("POST", r"/v1/messages/count_tokens", "anthropic.count_tokens", "/v1/messages/count_tokens", True),
@@ -64,7 +64,7 @@ _ROUTES = tuple(
 )
 _VERTEX = re.compile(
     rf"/v1(?:beta1)?/projects/[^/]+/locations/(?:{REGION}|[^/]+)"
-    r"/publishers/anthropic/models/(?P<model>[^/:]+)(?P<verb>:rawPredict|:streamRawPredict)$"
+    r"/publishers/anthropic/models/(?P<model>[^/:]+)(?P<verb>:rawPredict|:streamRawPredict)\Z"
 )
 _VERTEX_ROUTE = "/v1/projects/{project}/locations/{location}/publishers/anthropic/models/{model}"
 VERTEX_COUNT_TOKENS = "count-tokens"

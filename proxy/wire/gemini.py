@@ -19,7 +19,7 @@ DIALECT = "gemini"
 _VERSION = r"/v1(?:(?:alpha|beta)\d?)?"
 _METHOD = re.compile(
     rf"(?P<version>{_VERSION})(?P<place>/projects/[^/]+/locations/(?:{REGION}|[^/]+))?(?P<publisher>/publishers/google)?"
-    r"/(?P<kind>models|tunedModels|endpoints)/(?P<model>[^/:]+):(?P<verb>[A-Za-z]+)$"
+    r"/(?P<kind>models|tunedModels|endpoints)/(?P<model>[^/:]+):(?P<verb>[A-Za-z]+)\Z"
 )
 _APIS = {
     "generateContent": "gemini.generate",
@@ -45,7 +45,7 @@ _FREE_APIS = ("gemini.count_tokens", "free")
 _ROUTES = tuple(
     (
         methods,
-        re.compile(f"({_VERSION}){pattern}$"),
+        re.compile(rf"({_VERSION}){pattern}\Z"),
         Route(api=api, dialect=DIALECT, route=route, free=free),
     )
     for methods, pattern, api, route, free in (

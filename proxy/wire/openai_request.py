@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,12 @@ SESSION_FIELDS = ("session_id", "session", "session.id", "sessionId", "conversat
 MODEL_NEEDED = frozenset({"openai.chat", "openai.completions", "openai.embeddings", "cohere.rerank", "openai.audio"})
 """Endpoints that name their model in the request. The others have a default, a stored prompt or an assistant."""
 
-_BASE64_MARK = b"base64,"
+INLINE_BYTES_MIN = 4096
+"""Base64 of this length is always found; shorter runs of it may be taken for text, of which they are little."""
+
+_SAMPLE_BYTES = 64
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
+_AUDIO_DATA = re.compile(rb'"input_audio"\s*:\s*\{[^{}]{0,200}?"data"\s*:\s*"')
 
 
 def read(
@@ -111,28 +117,36 @@ def _has_agent(body: Mapping[str, Any] | bytes) -> bool:
 
 
 def _inline_bytes(raw: msgspec.Raw) -> int:
-    """Length of base64 data in an undecoded value: data URLs, `input_audio` and `b64_json`. Base64 holds no quote."""
-    if len(memoryview(raw)) < 1024:
+    """Length of base64 data in an undecoded value: data URLs and `input_audio`. Base64 holds no quote."""
+    if len(memoryview(raw)) < INLINE_BYTES_MIN:
         return 0
     data = bytes(raw)
+    if not _samples_base64(data):
+        return 0
     total = 0
-    position = data.find(_BASE64_MARK)
+    position = data.find(b";base64")
     while position >= 0:
-        start = position + len(_BASE64_MARK)
+        start = position + len(b";base64,")
         end = data.find(b'"', start)
         end = end if end >= 0 else len(data)
         total += end - start
-        position = data.find(_BASE64_MARK, end)
-    position = data.find(b'"input_audio"')
+        position = data.find(b";base64", end)
+    position = data.find(b'"input_')
     while position >= 0:
         # {"type": "input_audio", "input_audio": {"data": "...", "format": "wav"}}
-        start = data.find(b'"data"', position)
-        if start < 0:
-            break
-        start = data.find(b'"', start + len(b'"data"')) + 1
-        end = data.find(b'"', start)
-        if start <= 0 or end < 0:
+        found = _AUDIO_DATA.match(data, position)
+        start = end = position + len(b'"input_')
+        if found is not None:
+            start, end = found.end(), data.find(b'"', found.end())
+        if end < 0:
             break
         total += end - start
-        position = data.find(b'"input_audio"', end)
+        position = data.find(b'"input_', end)
     return total
+
+
+def _samples_base64(data: bytes) -> bool:
+    """Whether some place looks like base64. Looking at few places costs a tenth of a search through it all, and most
+    conversations hold none."""
+    step = INLINE_BYTES_MIN // 2
+    return any(not data[at : at + _SAMPLE_BYTES].translate(None, _BASE64) for at in range(0, len(data), step))

@@ -31,22 +31,19 @@ class SseParser:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if (
-            not self._buffer
-            and not self._skipping
-            and data.startswith(b"data: {")
-            and data.endswith(b"}\n\n")
-            and b"\r" not in data
-        ):
+        if not self._buffer and not self._skipping and data.startswith(b"data: {") and b"\r" not in data:
             # What nearly every piece of a real stream is: whole events, most often exactly one.
-            self._begun = True
-            self._skip_line_feed = False
-            for block in data[:-2].split(b"\n\n"):
-                if block.startswith(b"data: ") and b"\n" not in block:
-                    self._sink("", block[6:])
-                else:
+            if data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n"):
+                self._begun = True
+                self._skip_line_feed = False
+                self._sink("", data[6:-2])
+                return
+            if data.endswith(b"}\n\n"):
+                self._begun = True
+                self._skip_line_feed = False
+                for block in data[:-2].split(b"\n\n"):
                     self._event(block)
-            return
+                return
         self._feed_lines(data)
 
     def close(self) -> None:
@@ -89,6 +86,9 @@ class SseParser:
         if not self._begun:
             self._begun = True
             block = block.removeprefix(_BOM)
+        if block.startswith(b"data: ") and b"\n" not in block:
+            self._sink("", block[6:])
+            return
         name = ""
         data: list[bytes] = []
         for line in block.split(b"\n"):

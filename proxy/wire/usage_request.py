@@ -79,7 +79,13 @@ class UsageRemover:
 
     def feed(self, data: bytes) -> bytes:
         """The next bytes of the stream -> what the caller may have now."""
-        if not self._held and not self._passing and data.endswith(b"\n\n") and b'"usage"' not in data:
+        if (
+            not self._held
+            and not self._passing
+            and data.endswith(b"\n\n")
+            and (b'"usage"' not in data or (b'"choices":[{' in data and data.find(b"\n\n") == len(data) - 2))
+        ):
+            # What nearly every piece is: whole events without usage, or one event that has choices.
             return data
         data = self._held + data
         passed: list[bytes] = []

@@ -13,7 +13,7 @@ from proxy.core.caller import KeyInfo
 from proxy.ledger.database import Ledger, open_ledger
 from proxy.ledger.errors import LedgerRefused, LedgerUnavailable
 from proxy.ledger.reader import Reader, open_reader
-from tests.support.ledger_calls import entries, made
+from tests.support.ledger_calls import entries, made, refused
 
 
 @pytest.fixture
@@ -39,6 +39,13 @@ def test_calls_are_found_by_our_id_and_by_the_providers(ledger: Ledger, reader: 
     assert reader.by_upstream_call_id("default", "openai", "resp_1") == reader.call("call000001")
     assert reader.by_upstream_call_id("default", "openai", "") is None
     assert reader.by_upstream_call_id("another", "openai", "resp_1") is None
+
+
+def test_a_users_own_tasks_are_those_of_the_ledger(ledger: Ledger, reader: Reader) -> None:
+    ledger.ingest(entries(made(1, task="A"), made(2, task="B"), made(3, user="bob"), refused(4, task="B")))
+    assert reader.tasks_of("ada", "default") == ledger.tasks_of("ada", org="default")
+    assert [totals.task for totals in reader.tasks_of("ada", "default")] == ["B", "A"]
+    assert reader.tasks_of("ada", "another") == []
 
 
 def test_a_database_that_appears_later_is_read_then(tmp_path: Path) -> None:

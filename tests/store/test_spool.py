@@ -127,3 +127,19 @@ async def test_a_failed_write_says_so_and_leaves_no_half_line(tmp_path: Path, mo
     assert segment is not None
     assert segment.lines == [b"before", b"after"]
     await spool.close()
+
+
+async def test_a_file_that_is_left_in_the_middle_is_found_again_as_it_was(tmp_path: Path) -> None:
+    spool = await opened(tmp_path)
+    await asyncio.gather(spool.append(b"one"), spool.append(b"two"))
+    segment = await spool.take(orphans=False)
+    assert segment is not None
+    await spool.done(segment, [b"two"])
+    assert await spool.take(orphans=True) is None
+    await spool.leave(segment)
+    again = await spool.take(orphans=True)
+    assert again is not None
+    assert again.lines == [b"one", b"two"]
+    await spool.done(again, [])
+    await spool.leave(again)
+    await spool.close()

@@ -71,8 +71,9 @@ async def test_after_a_reconnect_the_sweeper_waits_one_life_of_a_hold(store_url:
         assert (sweeper.patient, await sweeper.sweep()) == (True, 0)
         client.connected_at_s -= 61
         assert (sweeper.patient, await sweeper.sweep()) == (False, 1)
+        before_s = client.connected_at_s
         await client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
-        await eventually(lambda: client.up)
+        await eventually(lambda: client.connected_at_s != before_s)
         assert sweeper.patient
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy import wire
 from proxy.core.call import Call
 from proxy.core.usage import Usage
 from proxy.wire import anthropic_messages as anthropic
@@ -486,6 +487,38 @@ class TestStreams:
         reading = read_events(event, {"type": "ping"}, {**event, "completion": "", "stop_reason": "stop_sequence"})
         assert (reading.usage, reading.model, reading.seen_bytes) == (None, "claude-2.1", 6)
         assert reading.complete
+
+    def test_a_stream_reads_the_same_wherever_it_is_cut(self) -> None:
+        """C: padded data lines, a comment, pings and Unicode, by way of the meter that the relay uses."""
+        events = (
+            start(input_tokens=4, cache_read_input_tokens=11, output_tokens=1),
+            {"type": "ping"},
+            text_delta("Grüße 日本"),
+            delta(output_tokens=221),
+            STOP,
+        )
+        body = b": hello\n\n" + b"".join(
+            b"event: %s\ndata: %s      \n\n" % (event["type"].encode(), json.dumps(event, ensure_ascii=False).encode())
+            for event in events
+        )
+        call = wire.read_call(
+            method="POST",
+            path="/v1/messages",
+            query="beta=true",
+            headers={"content-type": "application/json"},
+            body=b'{"model": "claude-sonnet-5", "stream": true, "messages": []}',
+            dialect="anthropic",
+            provider="anthropic",
+        )
+        for cut in range(len(body)):
+            meter = wire.open_meter(
+                call, provider="anthropic", status=200, content_type="text/event-stream", content_encoding=""
+            )
+            meter.feed(body[:cut])
+            meter.feed(body[cut:])
+            reading = meter.close()
+            assert reading.usage == Usage(input=4, cached_input=11, output=221)
+            assert (reading.seen_bytes, reading.complete) == (len("Grüße 日本".encode()), True)
 
 
 FIELDS = [

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy import wire
 from proxy.core.call import Call
 from proxy.core.usage import Usage
 from proxy.wire import gemini
@@ -371,6 +372,36 @@ class TestStreams:
     def test_several_candidates_have_a_reason_each(self) -> None:
         candidates = [{"index": 1, "finishReason": "MAX_TOKENS"}, {"index": 0, "finishReason": "STOP"}]
         assert read_chunks({"candidates": candidates}).finish_reasons == ["STOP", "MAX_TOKENS"]
+
+    @pytest.mark.parametrize("json_array", [False, True])
+    def test_a_stream_reads_the_same_wherever_it_is_cut(self, json_array: bool) -> None:
+        """13, 35: one array over many pieces, or events that end with CRLF, by way of the relay's meter."""
+        chunks = [
+            json.dumps(each, indent=2 if json_array else None).encode()
+            for each in (
+                chunk("a{[", promptTokenCount=5, candidatesTokenCount=1),
+                chunk('"]}', finish="STOP", promptTokenCount=4, candidatesTokenCount=2),
+            )
+        ]
+        events = b"".join(b"data: " + each + b"\r\n\r\n" for each in chunks)
+        body = b"[" + b"\r\n,".join(chunks) + b"]\r\n" if json_array else events
+        call = wire.read_call(
+            method="POST",
+            path=STREAM,
+            query="" if json_array else "alt=sse",
+            headers={"content-type": "application/json"},
+            body=b'{"contents": []}',
+            dialect="gemini",
+            provider="google",
+        )
+        content_type = "application/json" if json_array else "text/event-stream"
+        for cut in range(len(body)):
+            meter = wire.open_meter(call, provider="google", status=200, content_type=content_type, content_encoding="")
+            meter.feed(body[:cut])
+            meter.feed(body[cut:])
+            reading = meter.close()
+            assert reading.usage == Usage(input=4, output=2)
+            assert (reading.seen_bytes, reading.complete) == (6, True)
 
 
 FIELDS = [

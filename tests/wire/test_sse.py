@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,5 +105,5 @@ endings = st.sampled_from([b"\n", b"\r\n", b"\r"])
 def test_the_events_do_not_depend_on_the_cuts(written: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
     stream = b"".join(line + ending for line, ending in written)
     bounds = sorted({0, len(stream), *(cut for cut in cuts if cut <= len(stream))})
-    pieces = [stream[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [stream[start:end] for start, end in pairwise(bounds)]
     assert events_of(pieces) == events_of([stream[at : at + 1] for at in range(len(stream))])

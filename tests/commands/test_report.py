@@ -1,0 +1,88 @@
+"""`callmeter report`, against the real admin port over a real ledger."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.commands.report import report
+from tests.support.admin_server import Admin, admin_server
+from tests.support.ledger_calls import entries, made, refused
+
+
+@pytest.fixture
+def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
+    with admin_server(tmp_path) as admin:
+        for name, value in admin.environ.items():
+            monkeypatch.setenv(name, value)
+        yield admin
+
+
+def report_command(*arguments: str) -> Result:
+    result = CliRunner().invoke(report, arguments)
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_the_table_ends_with_the_total(admin: Admin) -> None:
+    admin.ledger.ingest(entries(made(1), made(2, task=None), refused(3)))
+    lines = report_command().stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["TASK", "CALLS", "REFUSED", "FAILED", "TOKENS", "COST"],
+        ["PAY-7", "2", "1", "0", "1,100", "$0.0012"],
+        ["-", "1", "0", "0", "1,100", "$0.0012"],
+        ["-" * len(lines[0])],
+        ["TOTAL", "3", "1", "0", "2,200", "$0.0024"],
+    ]
+
+
+def test_what_the_cost_rests_on_is_said_below(admin: Admin) -> None:
+    admin.ledger.ingest(
+        entries(made(1, cost_nusd=None, cost_source="none"), made(2, cost_source="assumed"), made(3, result="lost"))
+    )
+    output = report_command("--by", "team,user").stdout
+    assert "1 calls have no price" in output
+    assert "1 calls of unknown models" in output
+    assert "callmeter reprice" in output
+    assert "1 calls were cut off" in output
+
+
+def test_json_is_the_answer_of_the_api(admin: Admin) -> None:
+    admin.ledger.ingest(entries(made(1), made(2, user="bob")))
+    answer = json.loads(report_command("--by", "user", "--format", "json").stdout)
+    assert [row["user"] for row in answer["rows"]] == ["ada", "bob"]
+    assert answer["total"]["cost_nusd"] == 2_400_000
+
+
+def test_csv_tells_the_total_from_the_rows(admin: Admin) -> None:
+    admin.ledger.ingest(entries(made(1, team="-payments"), made(2, team="total")))
+    rows = list(csv.DictReader(io.StringIO(report_command("--by", "team,model", "--format", "csv").stdout)))
+    assert [(row["row"], row["team"], row["cost_usd"]) for row in rows] == [
+        ("row", "'-payments", "0.0012"),
+        ("row", "total", "0.0012"),
+        ("total", "", "0.0024"),
+    ]
+
+
+def test_an_empty_report_says_what_to_try(admin: Admin) -> None:
+    result = report_command("--since", "1d")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no calls since 1d" in result.stderr
+
+
+def test_nothing_sorts_people_by_use(admin: Admin) -> None:
+    result = report_command("--by", "user", "--sort", "cost")
+    assert result.exit_code == 2
+    assert "No such option" in result.stderr
+
+
+def test_an_unknown_name_is_told_with_those_there_are(admin: Admin) -> None:
+    result = report_command("--by", "spend")
+    assert result.exit_code == 1
+    assert "`spend` is nothing to report by; write one or more of task, team, user" in result.stderr

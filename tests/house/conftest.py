@@ -1,0 +1,3 @@
+from tests.support.house import house, providers
+
+__all__ = ["house", "providers"]
