@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from .child import say_ready, until_told_to_stop
-from .core.caller import KeyInfo
 from .core.estimate import Estimator
-from .core.record import Record
 from .desk import PolicyDesk
 from .edge.keyring import KeyRing
-from .edge.own_pages import OwnPages, task_totals
+from .edge.own_pages import OwnPages
 from .edge.relay import Relay
 from .edge.retrieval import Retrievals
 from .edge.server import DataPort
 from .edge.upstream import Upstreams
-from .ledger.database import Ledger, open_ledger
+from .ledger.reader import open_reader
 from .settings import Settings
 from .store.calls import CallStore
 from .store.client import Client
@@ -40,53 +36,18 @@ def clock_ms() -> int:
     return int(time.time() * 1000)
 
 
-class LedgerDoor:
-    """The ledger as a worker sees it: opened when first needed, so that a database that is away keeps no worker from
-    starting. Every method blocks and raises LedgerUnavailable."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._ledger: Ledger | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self) -> Ledger:
-        with self._lock:
-            if self._ledger is None:
-                self._ledger = open_ledger(self._url)
-            return self._ledger
-
-    def find_key(self, key_id: str) -> KeyInfo | None:
-        return self().keys.get(key_id)
-
-    def key_changes(self, version: int) -> list[KeyInfo]:
-        return list(self().keys.changes_since(version))
-
-    def find_call(self, call_id: str) -> Record | None:
-        return self().call(call_id)
-
-    def tasks_of(self, user: str, org: str) -> list[dict[str, Any]]:
-        return [task_totals(totals) for totals in self().tasks_of(user, org=org)]
-
-    def find_made(self, org: str, upstream: str, upstream_call_id: str) -> Record | None:
-        return self().by_upstream_call_id(org, upstream, upstream_call_id)
-
-    def close(self) -> None:
-        if self._ledger is not None:
-            self._ledger.close()
-
-
 class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.desk = PolicyDesk(settings)
-        self.ledger = LedgerDoor(settings.ledger_url)
+        self.ledger = open_reader(settings.ledger_url)
         self.client = Client(settings.redis_url or "")
         self.store = CallStore(self.client, Spool(Path(settings.data) / "spool"), clock_ms=clock_ms)
-        self.keys = KeyRing(self.ledger.find_key, self.ledger.key_changes, settings.secrets)
+        self.keys = KeyRing(self.ledger.key, self.ledger.keys_changed_since, settings.secrets)
         self.upstreams = Upstreams()
         self.retrievals = Retrievals(
             store=self.store,
-            find_call=lambda org, upstream, made: asyncio.to_thread(self.ledger.find_made, org, upstream, made),
+            find_call=lambda *made: asyncio.to_thread(self.ledger.by_upstream_call_id, *made),
             prices=lambda: self.desk.prices,
             policy=lambda: self.desk.policy,
         )
@@ -97,7 +58,7 @@ class Worker:
             store=self.store,
             upstreams=self.upstreams,
             retrievals=self.retrievals,
-            own_pages=OwnPages(find_call=self.ledger.find_call, tasks_of=self.ledger.tasks_of),
+            own_pages=OwnPages(find_call=self.ledger.call, tasks_of=self.ledger.tasks_of),
             estimator=Estimator(),
             clock_ms=clock_ms,
         )

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from .admin.api import admin_app
 from .admin.context import AdminContext
-from .child import say_ready, until_told_to_stop
+from .child import EXIT_SETTINGS, say_ready, until_told_to_stop
 from .core import record as records
 from .core import settlement
 from .core.keys import make_key, new_key_id
@@ -43,6 +43,7 @@ from .telemetry import logs
 from .telemetry.exporter import TraceExporter, exporter_from_environment, resource_from_environment
 from .telemetry.genai_metrics import GenAiMetrics, meter_provider_from_environment
 from .telemetry.prometheus import Metrics
+from .telemetry.senders import SenderInvalid
 
 BATCH_RECORDS = 1000
 """Records in one SQL transaction at the most: large enough to be cheap, small enough to be quick."""
@@ -118,12 +119,8 @@ class Bookkeeper:
             await self._in_writer(lambda: self.segments.append(entries))
         else:
             try:
-                ingested = await self._in_writer(lambda: self.ledger.ingest(entries, fence=self.lease.check))
+                await self._in_writer(lambda: self._ingest(entries))
                 self._ledger_is(up=True)
-                for record, replaces in ingested.applied:
-                    self.metrics.observe(record, replaces=replaces)
-                    if self.genai is not None:
-                        self.genai.observe(record)
             except LedgerUnavailable as away:
                 self._ledger_is(up=False, why=str(away))
                 await self._in_writer(lambda: self.segments.append(entries))
@@ -132,13 +129,19 @@ class Bookkeeper:
         for shard, place in last.items():
             await self.reader.trim(shard, place.id)
 
+    def _ingest(self, entries: Sequence[Entry]) -> None:
+        """In the writing thread: one batch into the ledger, and what was new in it into the metrics."""
+        ingested = self.ledger.ingest(entries, fence=self.lease.check)
+        for record, replaces in ingested.applied:
+            self.metrics.observe(record, replaces=replaces)
+            if self.genai is not None:
+                self.genai.observe(record)
+
     async def _replay(self) -> bool:
         """Segments into the ledger, when it is back. True when none is left."""
         try:
             await self._in_writer(self.ledger.check)
-            count = await self._in_writer(
-                lambda: self.segments.replay(lambda entries: self.ledger.ingest(entries, fence=self.lease.check))
-            )
+            count = await self._in_writer(lambda: self.segments.replay(self._ingest))
         except LedgerUnavailable:
             return False
         self._ledger_is(up=True)
@@ -155,31 +158,37 @@ class Bookkeeper:
 
     async def keep_lease(self) -> None:
         while True:
-            was_held = self.lease.held
-            try:
-                if await self.lease.renew() and not was_held:
-                    log.info("this bookkeeper is active")
-            except StoreError:
-                pass  # it runs out if the store stays away
+            await self._renew_lease()
             await asyncio.sleep(RENEW_S if self.lease.held else STAND_BY_S)
+
+    async def _renew_lease(self) -> None:
+        was_held = self.lease.held
+        try:
+            if await self.lease.renew() and not was_held:
+                log.info("this bookkeeper is active")
+        except StoreError:
+            pass  # it runs out if the store stays away
 
     async def keep_epochs(self) -> None:
         """Begins the epoch of an emptied or new store. The running calls register again by themselves."""
         while True:
             if self.lease.held and self.ledger_up:
-                try:
-                    stands = await self._in_writer(self.ledger.positions)
-                    stands |= self.segments.positions
-                    known = {shard: (place.epoch, place.id) for shard, place in stands.items()}
-                    await claim(self.client, ledger_id=self.ledger.id, secrets=self.settings.secrets)
-                    await ensure_epochs(self.client, ledger_position=known)
-                    self.epochs_set = True
-                except StoreError as away:
-                    self.epochs_set = False
-                    log.debug("%s", away)
-                except LedgerUnavailable as away:
-                    self._ledger_is(up=False, why=str(away))
+                await self._begin_epochs()
             await asyncio.sleep(EPOCH_S)
+
+    async def _begin_epochs(self) -> None:
+        try:
+            stands = await self._in_writer(self.ledger.positions)
+            stands |= self.segments.positions
+            known = {shard: (place.epoch, place.id) for shard, place in stands.items()}
+            await claim(self.client, ledger_id=self.ledger.id, secrets=self.settings.secrets)
+            await ensure_epochs(self.client, ledger_position=known)
+            self.epochs_set = True
+        except StoreError as away:
+            self.epochs_set = False
+            log.debug("%s", away)
+        except LedgerUnavailable as away:
+            self._ledger_is(up=False, why=str(away))
 
     async def sweep(self) -> None:
         while True:
@@ -231,6 +240,10 @@ class Bookkeeper:
 
     async def run(self) -> None:
         await self._open()
+        # Before anybody hears that we serve: the first calls would find a store without epochs.
+        await self._renew_lease()
+        if self.lease.held:
+            await self._begin_epochs()
         runner = web.AppRunner(admin_app(self._admin_context()), access_log=None, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, self.settings.admin_host, self.settings.admin_port, reuse_port=True)
@@ -268,7 +281,7 @@ class Bookkeeper:
             log.warning("%s", away)
         await self.reader.open()
         resource = resource_from_environment(os.environ)
-        sender = exporter_from_environment(os.environ)
+        sender = exporter_from_environment(os.environ)  # raises SenderInvalid, see main
         telemetry = self.desk.policy.telemetry
         if sender is not None:
             self.export = TraceExporter(
@@ -314,6 +327,8 @@ class Bookkeeper:
 
     def _priced_again(self, record: Record) -> Record | None:
         """The record at today's prices; None where they know no better than it does."""
+        if record.usage_source == "none":
+            return None  # what was not told cannot be priced
         upstream = self.desk.policy.upstream_for(record.upstream)
         priced = msgspec.structs.replace(record)
         billing = upstream.billing if upstream is not None else "metered"
@@ -344,7 +359,11 @@ async def main(settings: Settings) -> None:
     logs.configure(settings.log_format)
     desk = PolicyDesk(settings)
     ledger = await open_when_there(settings.ledger_url)
-    await Bookkeeper(settings, ledger, desk).run()
+    try:
+        await Bookkeeper(settings, ledger, desk).run()
+    except SenderInvalid as invalid:
+        log.error("%s", invalid)
+        raise SystemExit(EXIT_SETTINGS) from None
 
 
 async def open_when_there(url: str) -> Ledger:

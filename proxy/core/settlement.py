@@ -31,9 +31,6 @@ COUNTED_IN_TOKENS = frozenset(
 )
 """The endpoints whose use can be estimated from text where nobody reports it."""
 
-SETTLED_BY_ITEM = frozenset({"openai.batches", "anthropic.batches"})
-"""Making a batch costs nothing; each of its items gets a record of its own when its result is retrieved."""
-
 
 class Told(Protocol):
     """What an answer told; `wire.reading.Reading` is one. Named here because core knows nothing of wire."""
@@ -88,7 +85,7 @@ def settle(
     if sent and not call.free:
         usage, source = used(record, call, told, estimator, answered=answered, cut=cut, answer_s=answer_s)
     record.usage, record.usage_source = usage, source
-    if source == "none" and (call.free or not sent or record.result == "failed" or call.api in SETTLED_BY_ITEM):
+    if source == "none" and (call.free or not sent or record.result == "failed" or settled_by_item(call)):
         record.cost_nusd, record.list_nusd, record.cost_parts_nusd, record.cost_source = 0, 0, {}, "none"
         return
     if source == "none" and told.provider_cost_usd is None:
@@ -99,6 +96,11 @@ def settle(
     price(record, told=told, prices=prices, billing=billing)
     if source == "reported" and not cut:
         estimator.learn(record.provider, call, usage, seen_bytes=told.seen_bytes, answer_s=answer_s)
+
+
+def settled_by_item(call: Call) -> bool:
+    """Making a batch costs nothing; each of its items gets a record of its own when its result is retrieved."""
+    return call.api.endswith(".batches") or call.route.endswith(":batchGenerateContent")
 
 
 def used(

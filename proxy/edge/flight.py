@@ -13,7 +13,7 @@ from ..core.policy import Upstream
 from ..core.record import Record
 from ..core.refusal import Refusal
 from ..wire import UsageRemover
-from ..wire.reading import Meter
+from ..wire.reading import Meter, Reading
 from .upstream import Exchange
 
 USER_AGENT_CHARACTERS_MAX = 256
@@ -26,7 +26,8 @@ class Flight(msgspec.Struct, kw_only=True):
     caller_known       from then on the call is recorded, also when it is refused
     sent               the provider may have seen the call
     answered           the provider's status, 0 before it sent one
-    completed          usage, cost and times are in the record; what is left is to settle it
+    reading            what the answer told; once it is there usage, cost and times are in the record
+    settling           the record is on its way to the store
     writing_since_s    when the write began that the agent has not taken yet; 0 when none waits
     """
 
@@ -40,7 +41,8 @@ class Flight(msgspec.Struct, kw_only=True):
     caller_known: bool = False
     body_s: float = 0.0
     sent: bool = False
-    completed: bool = False
+    reading: Reading | None = None
+    settling: bool = False
     sent_s: float = 0.0
     answered: int = 0
     head_s: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ class OwnPages:
         self,
         *,
         find_call: Callable[[str], Record | None],
-        tasks_of: Callable[[str, str], list[dict[str, Any]]],
+        tasks_of: Callable[[str, str], Sequence[Any]],
     ) -> None:
         self._find_call = find_call
         self._tasks_of = tasks_of
@@ -53,7 +53,7 @@ class OwnPages:
             "task": caller.task,
             "task_source": caller.task_source,
             "session": caller.session,
-            "tasks": tasks,
+            "tasks": [task_totals(totals) for totals in tasks],
         }
         return json_response(shown)
 

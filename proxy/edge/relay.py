@@ -173,12 +173,10 @@ class Relay:
         except UpstreamFailure as failure:
             return await self._failed(flight, failure)
         except (asyncio.CancelledError, ConnectionError):
-            if not flight.completed:
-                self._left(flight)
+            self._left(flight)
             raise
         except Exception:
-            if not flight.completed:
-                self._left(flight, result="failed")
+            self._left(flight, result="failed")
             raise
 
     async def _send(
@@ -247,9 +245,8 @@ class Relay:
         cost = cost_header(record)
         if cost is not None:
             passed["x-callmeter-cost-usd"] = cost
-        passed.popall("content-length", None)
-        if request.method == "HEAD":
-            passed["content-length"] = str(len(whole))
+        if request.method != "HEAD":  # there it tells the length of what is left out
+            passed.popall("content-length", None)
         response = web.Response(status=record.status, headers=passed, body=whole)
         record.ms_first_byte = record.ms_total
         try:
@@ -349,10 +346,13 @@ class Relay:
         reading = self._complete(flight, result="failed", cut=True)
         code = "upstream_timeout" if failure.is_timeout else "upstream_unreachable"
         between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
-        ending = wire.end_of_stream(flight.call, code, failure.sentence) if flight.call.stream else b""
+        ending = b""
+        if flight.call.stream and reading.error is None:  # else the provider has said itself what went wrong
+            ending = wire.end_of_stream(flight.call, code, failure.sentence)
         try:
-            if ending and between_events:
-                await response.write(ending)
+            if between_events and (ending or reading.error):
+                if ending:
+                    await response.write(ending)
                 await response.write_eof()
             elif flight.request.transport is not None:
                 flight.request.transport.abort()
@@ -365,7 +365,11 @@ class Relay:
         """The agent went away. Streams are cancelled at the provider, unless the policy drains them; other calls are
         always read to their end, since the provider makes and bills them all the same."""
         exchange = flight.exchange
-        if exchange is not None and (not flight.call.stream or self._policy().defaults.client_gone == "drain"):
+        if flight.settling:
+            return
+        if flight.reading is not None:  # in the last bytes of an answer that was complete here already
+            self._in_background(self._settle(flight, flight.reading))
+        elif exchange is not None and (not flight.call.stream or self._policy().defaults.client_gone == "drain"):
             self._in_background(self._drain(flight, exchange, result))
         else:
             self._in_background(self._settle_left(flight, result))
@@ -493,6 +497,7 @@ class Relay:
             if allowed == "refuse" or (isinstance(allowed, int) and self._outage_nusd >= allowed):
                 raise Refused(store_away(str(away))) from None
             record.degraded = True
+            self._store.keep(record)  # the hold is registered as soon as the store is back
 
     def _told(self, flight: Flight, refusal: Refusal, *, sent: bool = False) -> Answer:
         headers = flight.request.headers
@@ -525,9 +530,8 @@ class Relay:
         """8  What it came to, put into the record."""
         record = flight.record
         assert flight.upstream is not None
-        assert not flight.completed, "a call is completed once"
-        flight.completed = True
-        reading = flight.meter.close() if flight.meter is not None else Reading()
+        assert flight.reading is None, "a call is completed once"
+        reading = flight.reading = flight.meter.close() if flight.meter is not None else Reading()
         now_s = monotonic()
         settlement.settle(
             record,
@@ -549,13 +553,16 @@ class Relay:
 
     async def _settle(self, flight: Flight, reading: Reading) -> None:
         """9  Into the store: counters and record in one script."""
-        record = flight.record
+        flight.settling = True
         if flight.exchange is not None:
             flight.exchange.close()
-        log_call(record)
-        await self._until_done(lambda: self._store.settle(record))
+        log_call(flight.record)
+        await self._until_done(lambda: self._conclude(flight, reading))
+
+    async def _conclude(self, flight: Flight, reading: Reading) -> None:
+        await self._store.settle(flight.record)
         if reading.later or reading.outcome_of or reading.items or reading.files:
-            await self._until_done(lambda: self._retrievals.follow(record, flight.call, reading))
+            await self._retrievals.follow(flight.record, flight.call, reading)
 
     async def _write_refusal(self, record: Record) -> None:
         log_call(record)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from ..core.refusal import Refusal, answer
+from .answers import refusal_answer
+from .flight import new_call_id
 from .own_pages import json_response
 from .relay import Relay
 
@@ -20,8 +25,42 @@ KEEPALIVE_S = 75.0
 LINGER_S = 2.0
 """How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
 BACKLOG = 4096
+NOT_HTTP = (
+    f"a line is malformed or longer than {HEADER_LINE_BYTES_MAX // 1024} KB, or there are more than {HEADERS_MAX} "
+    "headers; they are written `name: value`, each in a line that ends with CR LF"
+)
 
 log = logging.getLogger("callmeter.edge")
+
+
+class Connection(web.RequestHandler):
+    """An agent's connection. What cannot be read as HTTP gets an answer of our own, and a line in the log that shows
+    nothing of it: there may be a key in it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        now_ms = int(time.time() * 1000)
+        log.info("what came from %s could not be read as HTTP (%s)", request.remote, type(exc).__name__)
+        refusal = Refusal(code="body_invalid", sentence=f"the request cannot be read as HTTP/1.1: {NOT_HTTP}")
+        response = refusal_answer(answer(refusal, dialect="", call_id=new_call_id(now_ms), now_ms=now_ms))
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """aiohttp's server, with our own kind of connection."""
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
 
 
 class DataPort:
@@ -33,7 +72,7 @@ class DataPort:
         self._draining = False
         # handler_cancellation: a call whose agent goes away is cancelled at once, in whatever step it is, and the
         # relay decides there whether to cancel at the provider or to read on.
-        self._server = web.Server(
+        self._server = Server(
             self._handle,
             handler_cancellation=True,
             access_log=None,

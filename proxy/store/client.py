@@ -71,19 +71,21 @@ class Client:
 
     async def open(self) -> None:
         """Connects. Raises StoreRefused where trying again would not help, and then keeps nothing open; raises
-        StoreUnavailable where the store is away, and goes on trying until `close`."""
-        try:
-            await self._connect()
-        except StoreUnavailable as error:
-            self._went_down(str(error))
+        StoreUnavailable where the store is away, and goes on trying until `close`. May be repeated."""
+        if self._keeper is None:
+            try:
+                await self._connect()
+            except StoreUnavailable as error:
+                self._went_down(str(error))
             self._keeper = asyncio.create_task(self._keep_connected())
-            raise
-        self._keeper = asyncio.create_task(self._keep_connected())
+        if not self.up:
+            raise StoreUnavailable(self.trouble)
 
     async def close(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
         connection, self._connection = self._connection, None
         self.trouble = "The connection to the store is closed."
         self._is_up.clear()

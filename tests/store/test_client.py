@@ -140,3 +140,16 @@ async def test_a_password_is_asked_for_and_used_and_a_wrong_one_refused(own_valk
         await client.call("CONFIG", "SET", "requirepass", "")
     with pytest.raises(StoreRefused, match="has no password, but its URL gives one"):
         await Client(f"unix://:x@{path}").open()
+
+
+async def test_opening_twice_is_opening_once(own_valkey: RunningServer) -> None:
+    async with open_client(own_valkey.url) as client:
+        before = await client.call("CLIENT", "ID")
+        await client.open()
+        assert await client.call("CLIENT", "ID") == before
+        await own_valkey.kill()
+        await eventually(lambda: not client.up)
+        with pytest.raises(StoreUnavailable):
+            await client.open()
+        await client.close()
+        await client.close()

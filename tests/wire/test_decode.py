@@ -89,7 +89,7 @@ def test_broken_data_is_said_to_be_broken(encoding: str) -> None:
 @pytest.mark.parametrize("name", ["gzip", "raw deflate", "br", "zstd"])
 def test_a_bomb_is_held_in_small_steps_and_cut_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoding, encode = ENCODERS[name]
-    bomb = encode(b"\0" * 40_000_000)
+    bomb = brotli.compress(b"\0" * 40_000_000, quality=1) if name == "br" else encode(b"\0" * 40_000_000)
     monkeypatch.setattr(decode, "DECODED_BYTES_MAX", 20_000_000)
     decoder = decoder_for(encoding)
     assert decoder is not None

@@ -92,7 +92,10 @@ def test_an_array_that_is_not_streamed_is_an_answer() -> None:
     assert taken_at_any_cut(b"[[0.1], [0.2]]", stream=False) == [b"[[0.1], [0.2]]"]
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9), min_size=1), min_size=1), st.integers(1, 9))
+@given(
+    st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9), min_size=1, max_size=3), min_size=1, max_size=6),
+    st.integers(1, 9),
+)
 def test_any_objects_come_out_of_an_array_and_of_lines_as_they_went_in(documents: list[Any], size: int) -> None:
     array = taken_of(json.dumps(documents).encode(), size=size)
     assert [json.loads(data) for _, data in array] == documents

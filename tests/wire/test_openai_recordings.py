@@ -31,7 +31,7 @@ BYTE_BY_BYTE_MAX = 16_000
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "deflate": zlib.compress,
-    "br": brotli.compress,
+    "br": lambda body: brotli.compress(body, quality=4),
     "zstd": zstandard.ZstdCompressor().compress,
 }
 

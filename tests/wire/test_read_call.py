@@ -195,7 +195,7 @@ def test_a_compressed_request_is_read() -> None:
     body = gzip.compress(b'{"model": "m", "messages": []}')
     assert read("/v1/chat/completions", body, **{"content-encoding": "gzip"}).model == "m"
     with pytest.raises(BodyInvalid, match="cannot be decoded"):
-        read("/v1/chat/completions", body[:20] + b"xx", **{"content-encoding": "br"})
+        read("/v1/chat/completions", b'{"model": "m"}', **{"content-encoding": "gzip"})
     with pytest.raises(BodyInvalid, match="cannot be decoded"):
         read("/v1/chat/completions", body, **{"content-encoding": "compress"})
 
