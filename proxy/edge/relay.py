@@ -94,7 +94,7 @@ class Relay:
         self._estimator = estimator
         self._clock_ms = clock_ms
         self._loop = asyncio.get_running_loop()
-        self._folder = RefusalFolder(self._write_refusal)
+        self._folder = RefusalFolder(self._write_record)
         self._flights: dict[str, Flight] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._outage_nusd = 0
@@ -115,6 +115,8 @@ class Relay:
             raise
         except Exception:
             log.exception("call %s failed inside the proxy", record.call_id)
+            if flight.first_write_s:  # in mid-answer only a broken connection is honest
+                raise ConnectionAbortedError from None
             return refusal_answer(self._told(flight, BROKEN, sent=flight.sent))
         finally:
             del self._flights[record.call_id]
@@ -129,7 +131,11 @@ class Relay:
         found, known = await self._key(headers, target)
 
         # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
-        body = await self._body(flight, policy)
+        try:
+            body = await self._body(flight, policy)
+        except asyncio.CancelledError:
+            self._left_uploading(flight, known, headers, target)
+            raise
         text = unpacked(flight, body, headers)
         call = self._call(flight, path, target, headers, text)
 
@@ -252,8 +258,10 @@ class Relay:
         try:
             await response.prepare(request)
             await response.write_eof()
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError) as gone:
             record.result = "client_gone" if record.result == "ok" else record.result
+            if isinstance(gone, asyncio.CancelledError):
+                raise
         await self._settle(flight, reading)
         return response
 
@@ -374,6 +382,17 @@ class Relay:
         else:
             self._in_background(self._settle_left(flight, result))
 
+    def _left_uploading(self, flight: Flight, known: Known, headers: dict[str, str], target: Target) -> None:
+        """The agent went away before its call was whole: nothing went to the provider, and the record says whose it
+        was."""
+        try:
+            self._caller(flight, known, headers, target, flight.call)
+        except Refused:
+            return
+        flight.record.result = "client_gone"
+        flight.clock_out(monotonic())
+        self._in_background(self._write_record(flight.record))
+
     async def _drain(self, flight: Flight, exchange: Exchange, result: Result) -> None:
         try:
             async with asyncio.timeout(DRAIN_S_MAX):
@@ -382,7 +401,7 @@ class Relay:
                     self._open_meter(flight)
                 while data := await exchange.read():
                     self._feed(flight, data)
-        except (TimeoutError, UpstreamFailure):
+        except (TimeoutError, UpstreamFailure, asyncio.CancelledError):
             pass  # what was seen until here is what is known
         await self._settle_left(flight, result)
 
@@ -564,7 +583,7 @@ class Relay:
         if reading.later or reading.outcome_of or reading.items or reading.files:
             await self._retrievals.follow(flight.record, flight.call, reading)
 
-    async def _write_refusal(self, record: Record) -> None:
+    async def _write_record(self, record: Record) -> None:
         log_call(record)
         await self._store.settle(record)
 
@@ -600,9 +619,14 @@ class Relay:
                     flight.request.transport.abort()
 
     async def close(self, within_s: float) -> None:
-        """Waits for what runs behind agents that left, then writes the refusals that were folded."""
+        """Waits for what runs behind agents that left, settles what takes too long with what was seen of it, then
+        writes the refusals that were folded."""
         if self._background:
-            await asyncio.wait(list(self._background), timeout=within_s)
+            _, late = await asyncio.wait(list(self._background), timeout=within_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=within_s)
         await self._folder.close()
 
 

@@ -39,6 +39,11 @@ class Connection(web.RequestHandler):
 
     __slots__ = ()
 
+    @property
+    def idle(self) -> bool:
+        """It waits for a request of which nothing has come yet."""
+        return self._waiter is not None and not self._messages
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -109,7 +114,10 @@ class DataPort:
         self._draining = True
         if self._listener is not None:
             self._listener.close()
-        self._server.pre_shutdown()  # idle connections close; busy ones after their answer
+        # Busy connections close after their answer; told to close now, they would not hear the rest of an upload.
+        for connection in self._server.connections:
+            if isinstance(connection, Connection) and connection.idle:
+                connection.close()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + within_s
         while self._relay.running and loop.time() < deadline_s:

@@ -112,7 +112,7 @@ class Writer:
         newest: dict[str, Record] = {}
         for entry in batch:
             known = newest.get(entry.record.call_id)
-            if known is None or known.revision < entry.record.revision:
+            if known is None or supersedes(entry.record, known.revision, known.result):
                 newest[entry.record.call_id] = entry.record
         added: list[Record] = []
         replaced: list[Replacement] = []
@@ -121,7 +121,7 @@ class Writer:
             row = rows.get(call_id)
             if row is None:
                 added.append(record)
-            elif record.revision > row.store_revision:
+            elif supersedes(record, row.store_revision, row.result):
                 # A repriced row may already show this revision; what is shown only ever grows.
                 shown = msgspec.structs.replace(record, revision=max(record.revision, row.revision + 1))
                 replaced.append(Replacement(row.seq, decode(row.record), shown, record.revision))
@@ -211,10 +211,18 @@ class Writer:
         return insert.on_conflict_do_update(index_elements=["key"], set_=changed)
 
 
+def supersedes(record: Record, revision: int, result: str) -> bool:
+    """Whether a record replaces what is known of its call. `lost` is provisional whatever its revision: a store that
+    was emptied has forgotten that it gave the call up, and numbers the late settle like a first one."""
+    if record.revision == revision:
+        return result == "lost" and record.result != "lost"
+    return record.revision > revision
+
+
 def find(connection: Connection, call_ids: Iterable[str]) -> dict[str, Any]:
     """The rows of those calls that the ledger knows, by call id."""
     found: dict[str, Any] = {}
-    columns = (calls.c.call_id, calls.c.seq, calls.c.revision, calls.c.store_revision, calls.c.record)
+    columns = (calls.c.call_id, calls.c.seq, calls.c.revision, calls.c.store_revision, calls.c.result, calls.c.record)
     for part in parts(call_ids):
         for row in connection.execute(select(*columns).where(calls.c.call_id.in_(part))):
             found[row.call_id] = row

@@ -14,7 +14,7 @@ from ..core.call import Call
 from . import anthropic_messages, gemini, ollama, openai
 from .decode import supported_encodings
 from .framing import AnswerMeter
-from .openai_more import FreeReader
+from .openai_more import SilentReader
 from .providers import provider_named
 from .reader import BodyInvalid, Dialect, Reader, Route
 from .reading import Item, Meter, Part, Reading
@@ -144,7 +144,7 @@ def open_meter(
 ) -> Meter:
     """A fresh meter for the answer to `call`, which began with this status and these headers."""
     speaks = _dialect_of(call)
-    reader: Reader = FreeReader()
+    reader: Reader = SilentReader()
     if speaks is not None:
         reader = speaks.reader(call, provider=provider, request_body=request_body)
     return AnswerMeter(

@@ -133,29 +133,50 @@ def _could_begin_events(head: bytes) -> bool:
     return any(start.startswith(head) for start in _SSE_STARTS)
 
 
+class _Gathered:
+    """Pieces of one document, up to a bound. What grows beyond it is dropped as a whole."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def add(self, piece: bytes) -> None:
+        self._length += len(piece)
+        if self._length > self._bytes_max:
+            self._pieces.clear()
+        elif piece:
+            self._pieces.append(piece)
+
+    def whole(self) -> bytes:
+        """What has come so far; nothing where it was more than the bound."""
+        return b"".join(self._pieces)
+
+    def take(self) -> bytes:
+        """The same, and begin anew."""
+        whole = self.whole()
+        self._pieces.clear()
+        self._length = 0
+        return whole
+
+
 class Plain:
     """One JSON document, gathered whole and within a bound."""
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
         self._sink = sink
-        self._pieces: list[bytes] = []
-        self._length = 0
+        self._body = _Gathered(PLAIN_BYTES_MAX)
 
     def feed(self, data: bytes) -> None:
-        self._length += len(data)
-        if self._length > PLAIN_BYTES_MAX:
-            self._pieces.clear()
-        else:
-            self._pieces.append(data)
+        self._body.add(data)
 
     def gathered(self) -> bytes:
         """What has come so far; nothing where it was more than the bound."""
-        return b"".join(self._pieces)
+        return self._body.whole()
 
     def close(self) -> None:
-        if self._pieces:
-            body = self.gathered()
-            self._pieces.clear()
+        body = self._body.take()
+        if body:
             self._sink(body)
 
 
@@ -208,30 +229,20 @@ class Lines:
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
-        self._pieces: list[bytes] = []
-        self._length = 0
+        self._line = _Gathered(ELEMENT_BYTES_MAX)
 
     def feed(self, data: bytes) -> None:
         *ended, rest = data.split(b"\n")
         for piece in ended:
-            self._gather(piece)
+            self._line.add(piece)
             self._emit()
-        self._gather(rest)
+        self._line.add(rest)
 
     def close(self) -> None:
         self._emit()
 
-    def _gather(self, piece: bytes) -> None:
-        self._length += len(piece)
-        if self._length > ELEMENT_BYTES_MAX:
-            self._pieces.clear()
-        elif piece:
-            self._pieces.append(piece)
-
     def _emit(self) -> None:
-        line = b"".join(self._pieces).strip(_BLANK)
-        self._pieces.clear()
-        self._length = 0
+        line = self._line.take().strip(_BLANK)
         if line:
             self._sink("", line)
 
@@ -241,8 +252,7 @@ class ArrayElements:
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
-        self._pieces: list[bytes] = []
-        self._length = 0
+        self._element = _Gathered(ELEMENT_BYTES_MAX)
         self._depth = 0
         self._in_string = False
         self._escaped = False
@@ -271,26 +281,17 @@ class ArrayElements:
                 case _:
                     self._depth -= 1
                     if self._depth == 1:
-                        self._gather(data[start:at])
+                        self._element.add(data[start:at])
                         start = len(data)
                         self._emit()
-        self._gather(data[start:])
+        self._element.add(data[start:])
 
     def close(self) -> None:
         """An element that was cut off is no document."""
-        self._pieces.clear()
-
-    def _gather(self, piece: bytes) -> None:
-        self._length += len(piece)
-        if self._length > ELEMENT_BYTES_MAX:
-            self._pieces.clear()
-        elif piece:
-            self._pieces.append(piece)
+        self._element.take()
 
     def _emit(self) -> None:
-        element = b"".join(self._pieces)
-        self._pieces.clear()
-        self._length = 0
+        element = self._element.take()
         if element:
             self._sink("", element)
 

@@ -42,7 +42,7 @@ _entries = msgspec.json.Decoder(list[msgspec.Raw])
 def reader(call: Call, *, provider: str) -> Reader:
     """The reader for every endpoint that is neither a conversation nor a batch."""
     if call.free and call.retrieves is None:
-        return FreeReader()
+        return SilentReader()
     if call.api == "openai.images":
         return ImagesReader(call, provider=provider)
     if call.route == "/v1/audio/speech":
@@ -50,8 +50,8 @@ def reader(call: Call, *, provider: str) -> Reader:
     return MeasuredReader(call, provider=provider)
 
 
-class FreeReader:
-    """Reads the answer of a call that costs nothing: only whether it failed."""
+class SilentReader:
+    """Reads answers that tell no usage, of free calls and of paths that nobody knows: only whether they failed."""
 
     def __init__(self) -> None:
         self.reading = Reading()

@@ -20,6 +20,9 @@ SESSION_FIELDS = ("session_id", "session", "session.id", "sessionId", "conversat
 MODEL_NEEDED = frozenset({"openai.chat", "openai.completions", "openai.embeddings", "cohere.rerank", "openai.audio"})
 """Endpoints that name their model in the request. The others have a default, a stored prompt or an assistant."""
 
+API_VERSION_CHARACTERS_MAX = 32
+"""Azure's versions are dates, some with `-preview` behind them."""
+
 INLINE_BYTES_MIN = 4096
 """Base64 of this length is always found; shorter runs of it may be taken for text, of which they are little."""
 
@@ -40,11 +43,12 @@ def read(
     call = Call(api=route.api, dialect=route.dialect, route=route.route, method=method, free=route.free)
     call.model = route.parameters.get("model")
     call.retrieves = route.parameters.get("retrieves")
-    call.stream = "stream=true" in query
     for part in query.split("&"):
         name, _, value = part.partition("=")
-        if name == "api-version" and value:
-            call.api_version = value[:32]
+        if name == "stream":
+            call.stream = value == "true"
+        elif name == "api-version":
+            call.api_version = value[:API_VERSION_CHARACTERS_MAX]
     if isinstance(body, bytes):
         content_type = headers.get("content-type", "")
         if is_form(content_type) and not route.free:

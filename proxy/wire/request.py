@@ -98,6 +98,9 @@ def _check_one_model(body: bytes, route: str) -> None:
         names = json.loads(body, object_pairs_hook=fields_once)
     except RecursionError:
         raise BodyInvalid(f"The body of `{route}` is nested too deeply to be read; send a flatter object.") from None
+    except ValueError:
+        # A number of thousands of digits; the parser in use before takes it.
+        raise BodyInvalid(f"The body of `{route}` holds a number too long to be read; shorten it.") from None
     if names.count("model") > 1:
         raise BodyInvalid(f"The body of `{route}` names `model` twice; name it once.")
 

@@ -301,3 +301,13 @@ def test_roll_ups_equal_the_sums_of_rows_on_postgresql_too(
     ingest_with_crashes(ledger, batches, crashes)
     assert_roll_ups_equal_rows(ledger)
     ledger.close()
+
+
+def test_a_late_settle_replaces_a_lost_call_also_when_the_emptied_store_numbers_it_anew(ledger: Ledger) -> None:
+    ledger.ingest(entries(made(1, result="lost", cost_nusd=9)))
+    settled = ledger.ingest(entries(made(1, result="ok", cost_nusd=4), first=2))
+    again = ledger.ingest(entries(made(1, result="lost", cost_nusd=9), first=3))
+    assert (settled.replaced, again.ignored) == (1, 1)
+    row = ledger.call(made(1).call_id)
+    assert row is not None
+    assert (row.result, row.cost_nusd) == ("ok", 4)

@@ -165,6 +165,7 @@ def read(path: str, body: bytes, content_type: str = "application/json", **heade
         (b'{"model": 7, "messages": []}', "`model` in the body of `/v1/chat/completions` is not a name"),
         (b'{"model": "", "messages": []}', "is not a name"),
         (b'{"model": "cheap", "messages": [], "model": "dear"}', "names `model` twice"),
+        (b'{"model": "m",            "tools": {"model": ' + b"9" * 5000 + b"}}", "number too long"),
     ],
 )
 def test_a_body_that_cannot_be_is_refused_in_one_clear_sentence(body: bytes, sentence: str) -> None:
