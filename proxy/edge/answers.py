@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -24,21 +26,32 @@ HOP_BY_HOP = frozenset(
     }
 )
 OWN_PREFIX = "x-callmeter-"
+HEADER_NAMES_REMEMBERED = 1024
+"""All providers together send a few hundred different names."""
+ACCEPTED_REMEMBERED = 256
+"""Clients differ little in what they accept; most of them say one of a dozen things."""
 
 
 def passed_on(headers: list[tuple[str, str]], record: Record) -> CIMultiDict[str]:
     """The provider's headers as the agent shall see them, and ours."""
-    passed: CIMultiDict[str] = CIMultiDict()
-    dropped = HOP_BY_HOP
-    for name, value in headers:
-        if name.lower() == "connection":
-            dropped = dropped | {part.strip().lower() for part in value.split(",")}
-    for name, value in headers:
-        lower = name.lower()
-        if lower not in dropped and not lower.startswith(OWN_PREFIX):
-            passed.add(name, value)
+    kept = []
+    named: set[str] = set()
+    for pair in headers:
+        if _is_passed(pair[0]):
+            kept.append(pair)
+        elif pair[0].lower() == "connection":
+            named.update(part.strip().lower() for part in pair[1].split(","))
+    if not named <= HOP_BY_HOP:
+        kept = [pair for pair in kept if pair[0].lower() not in named]
+    passed: CIMultiDict[str] = CIMultiDict(kept)
     add_own(passed, record)
     return passed
+
+
+@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
+def _is_passed(name: str) -> bool:
+    lower = name.lower()
+    return lower not in HOP_BY_HOP and not lower.startswith(OWN_PREFIX)
 
 
 def add_own(headers: CIMultiDict[str], record: Record) -> None:
@@ -60,6 +73,7 @@ def refusal_answer(answer: Answer) -> web.Response:
     return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
+@lru_cache(maxsize=ACCEPTED_REMEMBERED)
 def wanted_encodings(accepted: str, readable: frozenset[str]) -> str:
     """What to accept from the provider: what the agent takes and the meter reads, in the agent's own words.
 

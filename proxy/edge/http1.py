@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import cast
 
 import httptools
@@ -17,6 +18,8 @@ BUFFER_BYTES_MAX = 256 * 1024
 """Reading from the provider pauses above this, so that a slow agent never grows our memory."""
 HEADERS_BYTES_MAX = 256 * 1024
 """All header lines of an answer together; far above what providers send, far below what would hurt."""
+HEADER_NAMES_REMEMBERED = 1024
+"""All providers together send a few hundred different names."""
 
 
 class UpstreamFailure(Exception):
@@ -45,6 +48,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.status = 0
         self.headers: list[tuple[str, str]] = []
+        self.fields: dict[str, str] = {}
         self.headers_complete = False
         self.complete = True
         self.failure: UpstreamFailure | None = None
@@ -69,7 +73,8 @@ class Connection(asyncio.Protocol):
         """Writes a request. The connection must be open and idle."""
         assert self.complete, "an answer is still under way"
         assert self.transport is not None
-        self.status, self.headers, self.headers_complete, self.complete = 0, [], False, False
+        self.status, self.headers, self.fields = 0, [], {}
+        self.headers_complete = self.complete = False
         self._head_only, self._until_close, self._header_bytes = head_only, False, 0
         self.failure = None
         self.transport.writelines(list(parts))
@@ -161,27 +166,24 @@ class Connection(asyncio.Protocol):
         if self.complete:
             raise ValueError("a second answer to one request")
 
-    def on_status(self, _reason: bytes) -> None:
-        self.status = self._parser.get_status_code()
-
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADERS_BYTES_MAX:
             raise ValueError("headers too large")
-        self.headers.append((name.decode("ascii", "replace"), value.decode("utf-8", "replace")))
+        text = value.decode("utf-8", "replace")
+        as_sent, lower = header_name(name)
+        self.headers.append((as_sent, text))
+        self.fields.setdefault(lower, text)
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200:
             return
         self.headers_complete = True
-        framed = False
-        for name, value in self.headers:
-            lower = name.lower()
-            if lower in ("content-length", "transfer-encoding"):
-                framed = True
-            elif lower == "keep-alive":
-                self.keep_alive_s = keep_alive_timeout(value)
+        fields = self.fields
+        if "keep-alive" in fields:
+            self.keep_alive_s = keep_alive_timeout(fields["keep-alive"])
+        framed = "content-length" in fields or "transfer-encoding" in fields
         self._until_close = not framed and self.status not in (204, 304)
         if not self._parser.should_keep_alive():
             self.reusable = False
@@ -200,7 +202,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if 100 <= self.status < 200:  # an interim answer; the real one follows
-            self.headers = []
+            self.headers, self.fields = [], {}
             return
         self.complete = True
 
@@ -227,6 +229,13 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
+def header_name(name: bytes) -> tuple[str, str]:
+    """A header's name as sent, and in lower case. Remembered, since the same names come with every answer."""
+    text = name.decode("ascii", "replace")
+    return text, text.lower()
 
 
 def keep_alive_timeout(value: str) -> float | None:

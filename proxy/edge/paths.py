@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
 
 TARGET_BYTES_MAX = 8_000
 """Path and query together; the server refuses longer request lines before we see them."""
+TARGETS_REMEMBERED = 1024
+"""Agents call a handful of paths again and again; those with ids in them come and go."""
+
+_NEVER_IN_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +31,7 @@ class TargetInvalid(ValueError):
     """A target that no provider path can be. The text is a sentence for the caller."""
 
 
+@lru_cache(maxsize=TARGETS_REMEMBERED)
 def read_target(raw: str) -> Target:
     """`/task/PAY-7/openai/v1/models?limit=5` -> its parts. Raises TargetInvalid.
 
@@ -35,7 +42,7 @@ def read_target(raw: str) -> Target:
     if not path.startswith("/"):
         raise TargetInvalid("the request target must be a path that begins with `/`")
     decoded = unquote(path)
-    if any(ord(character) < 0x20 or ord(character) == 0x7F or character == "\\" for character in decoded):
+    if _NEVER_IN_A_PATH.search(decoded):
         raise TargetInvalid("the path holds a backslash or a control character")
     if any(part in (".", "..") for part in decoded.split("/")) or "//" in path:
         raise TargetInvalid("the path holds `.`, `..` or an empty part; write it out plainly")

@@ -145,7 +145,8 @@ class Relay:
             return await self._own(flight, target, caller)
         upstream = flight.upstream
         if upstream is None:
-            flight.wrong.append(unknown_upstream(target, policy, flight.dialect))
+            short_form = wire.short_form_dialect(target.whole, headers) or ""
+            flight.wrong.append(unknown_upstream(target, policy, short_form))
             raise Refused(first_by_precedence(flight.wrong))
         if missing := identity.missing_credential(found, upstream.key, upstream.name):
             flight.wrong.append(missing)
@@ -456,13 +457,15 @@ class Relay:
     def _call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
         request, record, upstream = flight.request, flight.record, flight.upstream
         call = Call(dialect=flight.dialect, method=request.method)
+        if "content-encoding" in headers:
+            headers = {**headers, "content-encoding": ""}  # `text` is unpacked already
         if not flight.wrong:
             try:
                 call = wire.read_call(
                     method=request.method,
                     path=path,
                     query=target.query,
-                    headers={**headers, "content-encoding": ""},  # `text` is unpacked already
+                    headers=headers,
                     body=text,
                     dialect=flight.dialect,
                     provider=record.provider,
@@ -535,7 +538,7 @@ class Relay:
         exchange = flight.exchange
         assert exchange is not None
         flight.answered = exchange.status
-        content_type, encoding = header(exchange.headers, "content-type"), header(exchange.headers, "content-encoding")
+        content_type, encoding = exchange.field("content-type"), exchange.field("content-encoding")
         flight.meter = wire.open_meter(
             flight.call,
             provider=flight.record.provider,
@@ -637,10 +640,3 @@ def unpacked(flight: Flight, body: bytes, headers: dict[str, str]) -> bytes:
     except wire.BodyInvalid as invalid:
         flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
         return b""
-
-
-def header(headers: list[tuple[str, str]], name: str) -> str:
-    for key, value in headers:
-        if key.lower() == name:
-            return value.strip().lower()
-    return ""

@@ -9,7 +9,8 @@ from .paths import Target
 
 
 def unknown_upstream(target: Target, policy: Policy, dialect: str) -> Refusal:
-    """No upstream has the name, and the path alone does not say which one is meant."""
+    """No upstream has the name, and the path alone does not say which one is meant. `dialect` is that of a path in
+    the short form, "" for any other path."""
     names = ", ".join(f"`{name}`" for name in sorted(policy.upstreams))
     if dialect:
         sentence = f"the policy has no upstream for the {dialect} dialect; use `/<upstream>/...` with one of {names}"

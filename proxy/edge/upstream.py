@@ -44,6 +44,10 @@ class Exchange:
         """Header lines in their order, names as sent."""
         return self._connection.headers
 
+    def field(self, name: str) -> str:
+        """The value of a header by its lower-case name, in lower case; "" where it is absent."""
+        return self._connection.fields.get(name, "").strip().lower()
+
     async def head(self) -> None:
         """Until status and headers are there. Raises UpstreamFailure. May be cancelled and awaited again."""
         connection = self._connection

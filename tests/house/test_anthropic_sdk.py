@@ -90,20 +90,23 @@ def test_a_failure_of_the_provider_comes_through_in_its_own_words(sdk: anthropic
 
 
 def test_a_stream_that_breaks_ends_in_an_error_event_of_the_dialect(sdk: anthropic.Anthropic, ben: Caller) -> None:
-    with pytest.raises(anthropic.APIStatusError, match="closed the connection in mid-answer"):
-        with sdk.messages.stream(
-            model=MODEL, max_tokens=100, messages=ASK, extra_headers=wish("chunks=20, cut-after=8, pause-ms=2")
-        ) as stream:
-            list(stream.text_stream)
+    broken = wish("chunks=20, cut-after=8, pause-ms=2")
+    with (
+        pytest.raises(anthropic.APIStatusError, match="closed the connection in mid-answer"),
+        sdk.messages.stream(model=MODEL, max_tokens=100, messages=ASK, extra_headers=broken) as stream,
+    ):
+        list(stream.text_stream)
     record = ben.record()
     assert (record["result"], record["usage_source"], record["error"]) == ("failed", "partial", "reset")
     assert record["cost_nusd"] > 0
 
 
 def test_a_key_that_is_not_genuine_is_refused_in_the_dialect(house: House) -> None:
-    with anthropic.Anthropic(base_url=house.url, api_key="cm_abcdefgh12345678_" + "0" * 64) as sdk:
-        with pytest.raises(anthropic.AuthenticationError) as raised:
-            sdk.messages.create(model=MODEL, max_tokens=10, messages=ASK)
+    with (
+        anthropic.Anthropic(base_url=house.url, api_key="cm_abcdefgh12345678_" + "0" * 64) as sdk,
+        pytest.raises(anthropic.AuthenticationError) as raised,
+    ):
+        sdk.messages.create(model=MODEL, max_tokens=10, messages=ASK)
     body: Any = raised.value.body
     assert body["type"] == "error"
     assert body["error"]["type"] == "authentication_error"

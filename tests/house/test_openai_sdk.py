@@ -199,18 +199,21 @@ def test_a_failure_of_the_provider_comes_through_and_costs_nothing(
 
 
 def test_the_retries_of_the_sdk_are_calls_of_their_own(ada: Caller) -> None:
-    with openai.OpenAI(base_url=f"{ada.house.url}/v1", api_key=ada.key, max_retries=1) as sdk:
-        with pytest.raises(openai.InternalServerError):
-            sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=wish("status=503, retry-after=0.01"))
+    with (
+        openai.OpenAI(base_url=f"{ada.house.url}/v1", api_key=ada.key, max_retries=1) as sdk,
+        pytest.raises(openai.InternalServerError),
+    ):
+        sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=wish("status=503, retry-after=0.01"))
     assert [record["status"] for record in ada.records(2)] == [503, 503]
 
 
 def test_a_stream_that_breaks_raises_in_the_sdk_and_is_not_free(sdk: openai.OpenAI, ada: Caller) -> None:
-    with pytest.raises(openai.APIError, match="closed the connection in mid-answer"):
-        with sdk.chat.completions.create(
-            model=MODEL, messages=ASK, stream=True, extra_headers=wish("chunks=9, cut-after=4, pause-ms=2")
-        ) as stream:
-            list(stream)
+    broken = wish("chunks=9, cut-after=4, pause-ms=2")
+    with (
+        pytest.raises(openai.APIError, match="closed the connection in mid-answer"),
+        sdk.chat.completions.create(model=MODEL, messages=ASK, stream=True, extra_headers=broken) as stream,
+    ):
+        list(stream)
     record = ada.record()
     assert (record["result"], record["error"], record["usage_source"]) == ("failed", "reset", "partial")
     assert record["usage"]["output"] >= 3
@@ -219,9 +222,11 @@ def test_a_stream_that_breaks_raises_in_the_sdk_and_is_not_free(sdk: openai.Open
 
 def test_a_policy_rule_refuses_with_its_name_and_help_in_the_error_of_the_sdk(house: House) -> None:
     intern = house.caller("intern")
-    with openai.OpenAI(base_url=f"{house.url}/v1", api_key=intern.key) as sdk:
-        with pytest.raises(openai.PermissionDeniedError) as raised:
-            sdk.chat.completions.create(model="claude-opus-4-1", messages=ASK)
+    with (
+        openai.OpenAI(base_url=f"{house.url}/v1", api_key=intern.key) as sdk,
+        pytest.raises(openai.PermissionDeniedError) as raised,
+    ):
+        sdk.chat.completions.create(model="claude-opus-4-1", messages=ASK)
     assert "no-frontier-for-interns" in raised.value.message
     assert "ask in #ai" in raised.value.message
     assert raised.value.code == "not_allowed"
@@ -235,9 +240,11 @@ def test_a_policy_rule_refuses_with_its_name_and_help_in_the_error_of_the_sdk(ho
 
 
 def test_a_wrong_key_is_an_authentication_error_without_retries(house: House) -> None:
-    with openai.OpenAI(base_url=f"{house.url}/v1", api_key="cm_abcdefgh12345678_" + "0" * 64) as sdk:
-        with pytest.raises(openai.AuthenticationError) as raised:
-            sdk.chat.completions.create(model=MODEL, messages=ASK)
+    with (
+        openai.OpenAI(base_url=f"{house.url}/v1", api_key="cm_abcdefgh12345678_" + "0" * 64) as sdk,
+        pytest.raises(openai.AuthenticationError) as raised,
+    ):
+        sdk.chat.completions.create(model=MODEL, messages=ASK)
     assert raised.value.code == "invalid_api_key"
     assert raised.value.response.headers["x-should-retry"] == "false"
 

@@ -54,6 +54,15 @@ access:
   - {{name: task-needed, match: {{team: payments, not: {{task_source: key}}}}, then: refuse}}
 """
 
+REPLAYED = {
+    "openai": "alibaba azure cerebras deepseek groq huggingface local mistral openai openrouter perplexity together "
+    "vercel-gateway xai zai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+    "": "ollama",
+}
+"""Dialect ("": none) -> providers whose recorded answers can be played back by an upstream `replay-<provider>`."""
+
 _numbers = itertools.count(1)
 _Result = TypeVar("_Result")
 
@@ -268,6 +277,19 @@ class House:
                 answer += part
             return answer
 
+    def answer_to(self, data: bytes) -> Answer:
+        """Bytes to the data port, and the first answer to them."""
+        with socket.create_connection(self.address(), timeout=PATIENT_S) as connection:
+            connection.sendall(data)
+            return read_answer(connection)
+
+
+def read_answer(connection: socket.socket) -> Answer:
+    """The next answer on a connection."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+
 
 def request(base: str, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
     """One request over a connection of its own."""
@@ -335,6 +357,7 @@ def providers() -> Iterator[Providers]:
 def house(providers: Providers) -> Iterator[House]:
     """The house that tests share. Whatever they do to it, it never writes a traceback."""
     made = House(providers)
+    made.write_policy(replaying_policy(providers), "replay.yaml")
     try:
         made.start()
         yield made
@@ -343,3 +366,12 @@ def house(providers: Providers) -> Iterator[House]:
     finally:
         made.remove()
 
+
+def replaying_policy(providers: Providers) -> str:
+    lines = ["upstreams:"]
+    for dialect, names in REPLAYED.items():
+        speaks = f"dialect: {dialect}, " if dialect else ""
+        for name in names.split():
+            place = f'provider: {name}, url: "{providers.replay_url}", key: sk-replay'
+            lines.append(f"  replay-{name}: {{{speaks}{place}}}")
+    return "\n".join(lines) + "\n"
