@@ -66,6 +66,16 @@ def compact(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
+def header_field(head: bytes, name: bytes) -> bytes | None:
+    """The value of a header; `head` is in lower case."""
+    start = head.find(b"\r\n" + name + b":")
+    if start < 0:
+        return None
+    start += len(name) + 3
+    end = head.find(b"\r\n", start)
+    return head[start : end if end >= 0 else len(head)].strip()
+
+
 # -- what the load sends ----------------------------------------------------------------------------------------------
 
 

@@ -8,14 +8,12 @@ else the machine does. Every answer is compared byte for byte, and at the end th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import msgspec
 from .callmeter import Callmeter, callmeter
 from .exchange import Kind
 from .load import Order, Result
-from .processes import OTHER_CPU, PROXY_CPU, cpu_us, helper, pin, rss_mb, stand_back
+from .processes import OTHER_CPU, PROXY_CPU, cpu_us, helper, pin, rss_mb, stand_back, stats_of
 
 RECORDED_S_MAX = 120.0
 SAMPLE_S = 0.2
@@ -87,7 +85,7 @@ class Bench:
         weighed = [proxy] if proxy else []
         if target == "callmeter":
             weighed += [served.bookkeeper, served.store]
-        self._stats()
+        stats_of(self._provider_port)  # begins counting anew how many are under way at once
         before = [cpu_us(process) for process in weighed]
         rss_before = rss_mb(proxy) if proxy else 0.0
         result, rss_peak = self._load(mode, target, proxy)
@@ -114,7 +112,7 @@ class Bench:
             first_p99_ms=quantile(result.ms_first, 0.99),
             rss_before_mb=rss_before,
             rss_peak_mb=rss_peak,
-            at_once=self._stats()["peak"],
+            at_once=stats_of(self._provider_port)["peak"],
         )
 
     def _load(self, mode: Mode, target: str, proxy: int | None) -> tuple[Result, float]:
@@ -137,11 +135,6 @@ class Bench:
                 raise SystemExit("bench: the load failed; why stands above")
             out.seek(0)
             return msgspec.json.decode(out.read(), type=Result), peak
-
-    def _stats(self) -> dict[str, int]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._provider_port}/stats", timeout=10) as answer:
-            stats: dict[str, int] = json.load(answer)
-            return stats
 
 
 def quantile(values: Sequence[float], share: float) -> float:

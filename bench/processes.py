@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,3 +88,10 @@ def helper(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
         process.stdin.close()
         process.wait(STOP_S_MAX)
         process.stdout.close()
+
+
+def stats_of(port: int) -> dict[str, int]:
+    """What a helper has counted."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=60) as answer:
+        stats: dict[str, int] = json.load(answer)
+        return stats

@@ -12,7 +12,7 @@ import sys
 
 import uvloop
 
-from .exchange import ANSWER_HEADERS, CHUNKS, plain_answer, stream_events
+from .exchange import ANSWER_HEADERS, CHUNKS, header_field, plain_answer, stream_events
 
 PAUSE_S = {b"stream": 0.005, b"slow": 0.2}
 """Between two chunks. The fast stream is slow enough that each chunk arrives by itself and not with the next one."""
@@ -67,7 +67,7 @@ class Answering(asyncio.Protocol):
             self._held = held
             return
         head = held[:end].lower()
-        length = int(field(head, b"content-length") or 0)
+        length = int(header_field(head, b"content-length") or 0)
         if len(held) - end - 4 < length:
             self._held = held
             return
@@ -77,7 +77,7 @@ class Answering(asyncio.Protocol):
             Stats.peak = Stats.running
             self._transport.write(sized(told))
             return
-        kind = field(head, b"x-bench")
+        kind = header_field(head, b"x-bench")
         if kind not in PAUSE_S:
             Stats.answers += 1
             self._transport.write(PLAIN)
@@ -97,16 +97,6 @@ class Answering(asyncio.Protocol):
         else:
             Stats.running -= 1
             Stats.answers += 1
-
-
-def field(head: bytes, name: bytes) -> bytes | None:
-    """The value of a header; `head` is in lower case."""
-    start = head.find(b"\r\n" + name + b":")
-    if start < 0:
-        return None
-    start += len(name) + 3
-    end = head.find(b"\r\n", start)
-    return head[start : end if end >= 0 else len(head)].strip()
 
 
 async def main() -> None:

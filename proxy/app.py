@@ -8,20 +8,25 @@ import logging
 import time
 from pathlib import Path
 
-from .child import say_ready, until_told_to_stop
+from .child import EXIT_SETTINGS, say_ready, until_told_to_stop
 from .core.estimate import Estimator
+from .core.expected import Learned
 from .desk import PolicyDesk
+from .edge.holding import Holder
 from .edge.keyring import KeyRing
 from .edge.own_pages import OwnPages
+from .edge.raises import RaiseFollower
 from .edge.relay import Relay
 from .edge.retrieval import Retrievals
 from .edge.server import DataPort
 from .edge.upstream import Upstreams
+from .ledger.errors import LedgerRefused, LedgerUnavailable
 from .ledger.reader import open_reader
 from .settings import Settings
 from .store.calls import CallStore
 from .store.client import Client
-from .store.errors import StoreUnavailable
+from .store.errors import StoreForeign, StoreRefused, StoreUnavailable
+from .store.identity import Identity
 from .store.spool import Spool
 from .telemetry import logs
 
@@ -30,6 +35,10 @@ GC_THRESHOLD = 50_000
 tenth of the time."""
 SETTLE_S_MAX = 5.0
 """After draining, for what agents left behind."""
+LEDGER_ID_S = 0.5
+"""How often the ledger is asked which one it is, until it has said so: the store is not used before."""
+
+log = logging.getLogger("callmeter.worker")
 
 
 def clock_ms() -> int:
@@ -41,9 +50,11 @@ class Worker:
         self.settings = settings
         self.desk = PolicyDesk(settings)
         self.ledger = open_reader(settings.ledger_url)
-        self.client = Client(settings.redis_url or "")
+        self.identity = Identity(settings.secrets, settings.ledger_id)
+        self.client = Client(settings.redis_url or "", identity=self.identity)
         self.store = CallStore(self.client, Spool(Path(settings.data) / "spool"), clock_ms=clock_ms)
         self.keys = KeyRing(self.ledger.key, self.ledger.keys_changed_since, settings.secrets)
+        self.raises = RaiseFollower(self.ledger.open_raises, clock_ms=clock_ms)
         self.upstreams = Upstreams()
         self.retrievals = Retrievals(
             store=self.store,
@@ -60,6 +71,12 @@ class Worker:
             retrievals=self.retrievals,
             own_pages=OwnPages(find_call=self.ledger.call, tasks_of=self.ledger.tasks_of),
             estimator=Estimator(),
+            holder=Holder(
+                store=self.store,
+                prices=lambda: self.desk.prices,
+                raises=lambda: self.raises.current,
+                learned=Learned(),
+            ),
             clock_ms=clock_ms,
         )
         self.port = DataPort(self.relay, self.missing)
@@ -73,14 +90,41 @@ class Worker:
         return [self.store.trouble]
 
     async def open(self) -> None:
+        """Raises StoreRefused and LedgerRefused: this worker must not serve with what it was given."""
+        if not self.identity.ledger_id and not await self._ask_ledger_id():
+            self._tasks.append(asyncio.create_task(self._learn_ledger_id()))
         try:
             await self.client.open()
         except StoreUnavailable:
             pass  # it goes on trying; until then calls are decided as the policy's `store_outage` says
         await self.store.open()
         await self.keys.start()
-        self._tasks = [asyncio.create_task(self.desk.run()), asyncio.create_task(self.relay.watch())]
+        await self.raises.start()
+        self._tasks += [asyncio.create_task(self.desk.run()), asyncio.create_task(self.relay.watch())]
         await self.port.open(self.settings.host, self.settings.port)
+
+    async def _learn_ledger_id(self) -> None:
+        while not await self._ask_ledger_id():
+            await asyncio.sleep(LEDGER_ID_S)
+
+    async def _ask_ledger_id(self) -> bool:
+        try:
+            self.identity.ledger_id = await asyncio.to_thread(self.ledger.ledger_id)
+        except LedgerUnavailable as away:
+            log.debug("%s", away)
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Serves until told to stop. Raises StoreForeign where the store turns out to be another installation's."""
+        stopping = asyncio.create_task(until_told_to_stop())
+        foreign = asyncio.create_task(self.client.until_foreign())
+        await asyncio.wait([stopping, foreign], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        foreign.cancel()
+        await self.close()
+        if foreign.done() and not foreign.cancelled():
+            raise StoreForeign(foreign.result())
 
     async def close(self) -> None:
         await self.port.drain(self.settings.drain_s)
@@ -89,6 +133,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.keys.close()
+        await self.raises.close()
         await self.store.close()
         await self.client.close()
         self.upstreams.close()
@@ -98,11 +143,17 @@ class Worker:
 async def main(settings: Settings) -> None:
     logs.configure(settings.log_format)
     logging.getLogger(logs.CALL_LOGGER).setLevel(logging.INFO if settings.log_calls else logging.WARNING)
-    worker = Worker(settings)
+    try:
+        await serve(Worker(settings))
+    except (StoreRefused, LedgerRefused) as refused:
+        log.error("%s", refused)
+        raise SystemExit(EXIT_SETTINGS) from None
+
+
+async def serve(worker: Worker) -> None:
     await worker.open()
     gc.collect()
     gc.freeze()  # what is here now lives as long as the process: not to be looked at again
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     say_ready()
-    await until_told_to_stop()
-    await worker.close()
+    await worker.run()

@@ -7,11 +7,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,37 +17,48 @@ from aiohttp import web
 
 from .admin.api import admin_app
 from .admin.context import AdminContext
+from .bookkeeping.alerting import Alerting
+from .bookkeeping.beginning import Beginning
+from .bookkeeping.exporting import export_while_active
+from .bookkeeping.figures import BudgetFigures
+from .bookkeeping.reading import entries_of
+from .bookkeeping.rebuild import CounterKeeper
+from .bookkeeping.seat import Seat
+from .bookkeeping.spooled import SpooledRecords
 from .child import EXIT_SETTINGS, say_ready, until_told_to_stop
-from .core import record as records
+from .core import alerts as alert_events
 from .core import settlement
 from .core.keys import make_key, new_key_id
 from .core.record import Record
 from .desk import PolicyDesk
-from .ledger.database import Ledger, open_ledger
+from .ledger.database import Ledger
 from .ledger.entry import Entry, Position
-from .ledger.errors import LedgerUnavailable, PositionMoved
+from .ledger.errors import LedgerRefused, LedgerUnavailable, PositionMoved
 from .ledger.segments import Segments
 from .settings import Settings
 from .store.client import Client
-from .store.epoch import ensure_epochs
-from .store.errors import StoreError, StoreUnavailable
-from .store.identity import claim
+from .store.counters import charge_late
+from .store.errors import StoreError, StoreForeign, StoreRefused, StoreUnavailable
+from .store.identity import Identity
 from .store.keyspace import KEYS
 from .store.lease import RENEW_S, Lease, LeaseLost
 from .store.ledger_stream import Entry as StreamEntry
 from .store.ledger_stream import StreamReader
 from .store.sweeper import Sweeper
 from .telemetry import logs
+from .telemetry.alerts import AlertSender
 from .telemetry.exporter import TraceExporter, exporter_from_environment, resource_from_environment
 from .telemetry.genai_metrics import GenAiMetrics, meter_provider_from_environment
 from .telemetry.prometheus import Metrics
 from .telemetry.senders import SenderInvalid
 
-BATCH_RECORDS = 1000
+BATCH_RECORDS = 2000
 """Records in one SQL transaction at the most: large enough to be cheap, small enough to be quick."""
 BLOCK_MS = 200
 EPOCH_S = 0.5
 """How often an emptied store is looked for; until its epoch is set, calls are decided as `store_outage` says."""
+FIRST_EPOCHS_S = 5.0
+"""How long a start waits for counters; where there are more to set, that goes on behind it."""
 SWEEP_S = 5.0
 GAUGES_S = 2.0
 LEDGER_RETRY_S = 1.0
@@ -57,26 +66,30 @@ STAND_BY_S = 1.0
 EXPORT_CURSOR = "otlp"
 
 Done = TypeVar("Done")
+Uncharged = Mapping[tuple[int, str], bytes]
+"""By shard and stream id: what a late record takes of counters that the store may not have charged."""
 log = logging.getLogger("callmeter.bookkeeper")
 
 
 class Bookkeeper:
     """One object a process. `run` ends when the process is told to stop."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, desk: PolicyDesk) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, desk: PolicyDesk, seat: Seat) -> None:
         self.settings = settings
         self.ledger = ledger
         self.desk = desk
-        self.client = Client(settings.redis_url or "")
+        self.client = Client(settings.redis_url or "", identity=Identity(settings.secrets, ledger.id))
         self.reader = StreamReader(self.client)
         self.sweeper = Sweeper(self.client)
-        self.lease = Lease(self.client, f"{socket.gethostname()}:{settings.data}")
+        self.lease = Lease(self.client, seat.holder, seat.predecessor)
         self.segments = Segments(settings.data / "segments", log.warning)
         self.metrics = Metrics()
         self.export: TraceExporter | None = None
         self.genai: GenAiMetrics | None = None
         self.ledger_up = True
         self.epochs_set = False
+        self.counters = CounterKeeper(self.client, ledger, policy=lambda: desk.policy, take=self._take_without_place)
+        self.alerts = AlertSender(settings.secrets[0])
         # One thread for writing, so that batches go in one after the other; reads of the admin port have their own.
         self._writing = ThreadPoolExecutor(1, "ledger")
         self._positions: dict[int, Position] = {}
@@ -96,12 +109,15 @@ class Bookkeeper:
                 positions = {shard: (place.epoch, place.id) for shard, place in self._positions.items()}
                 found = await self.reader.read(positions, count=BATCH_RECORDS, block_ms=BLOCK_MS)
                 if found:
-                    await self._take(entries_of(found))
+                    await self._take(found)
             except (StoreError, LeaseLost) as away:
                 log.debug("%s", away)
                 await asyncio.sleep(EPOCH_S)
             except LedgerUnavailable as away:
                 self._ledger_is(up=False, why=str(away))
+                await asyncio.sleep(LEDGER_RETRY_S)
+            except OSError as error:
+                log.error("records that cannot be read cannot be set aside either: %s; make room", error)
                 await asyncio.sleep(LEDGER_RETRY_S)
             except PositionMoved:
                 self._positions = {}  # another bookkeeper was active meanwhile; read anew where the ledger stands
@@ -113,29 +129,55 @@ class Bookkeeper:
         self._positions = {}
         return self.lease.held
 
-    async def _take(self, entries: list[Entry]) -> None:
-        """Into the ledger, or while it is away onto the disk; only then out of the stream."""
-        if self.segments.pending:
-            await self._in_writer(lambda: self.segments.append(entries))
-        else:
-            try:
-                await self._in_writer(lambda: self._ingest(entries))
-                self._ledger_is(up=True)
-            except LedgerUnavailable as away:
-                self._ledger_is(up=False, why=str(away))
-                await self._in_writer(lambda: self.segments.append(entries))
-        last = {entry.shard: Position(entry.epoch, entry.id) for entry in entries}
+    async def _take(self, found: Sequence[StreamEntry]) -> None:
+        """Into the ledger, or while it is away onto the disk; only then out of the stream. What cannot be read is set
+        aside and leaves the stream with the rest."""
+        entries = await self._in_writer(lambda: entries_of(found, self.settings.data))
+        if entries:
+            await self._keep(entries, uncharged_of(found))
+        last = {entry.shard: Position(entry.epoch, entry.id) for entry in found}
         self._positions |= last
         for shard, place in last.items():
             await self.reader.trim(shard, place.id)
 
-    def _ingest(self, entries: Sequence[Entry]) -> None:
-        """In the writing thread: one batch into the ledger, and what was new in it into the metrics."""
+    async def _keep(self, entries: list[Entry], uncharged: Uncharged) -> None:
+        if self.segments.pending:
+            await self._in_writer(lambda: self.segments.append(entries))
+        else:
+            try:
+                new = await self._in_writer(lambda: self._ingest(entries))
+                self._ledger_is(up=True)
+                await self._charge(entries, new, uncharged)
+            except LedgerUnavailable as away:
+                self._ledger_is(up=False, why=str(away))
+                await self._in_writer(lambda: self.segments.append(entries))
+
+    async def _charge(self, entries: Sequence[Entry], new: set[str], uncharged: Uncharged) -> None:
+        """Charges the counters of records that came so late that the store could not tell whether they were new."""
+        for entry in entries:
+            if (text := uncharged.get((entry.shard, entry.id))) and entry.record.call_id in new:
+                await charge_late(self.client, entry.record, text)
+
+    async def _take_without_place(self, found: Sequence[StreamEntry]) -> None:
+        """Records of a stream whose place is not known any more: into the ledger, which knows what it has."""
+
+        def take() -> None:
+            entries = entries_of(found, self.settings.data)
+            self._ingest([msgspec.structs.replace(entry, id="") for entry in entries])
+
+        await self._in_writer(take)
+
+    def _ingest(self, entries: Sequence[Entry]) -> set[str]:
+        """In the writing thread: one batch into the ledger, and what was new in it into the metrics. Returns the calls
+        that the ledger did not have."""
         ingested = self.ledger.ingest(entries, fence=self.lease.check)
         for record, replaces in ingested.applied:
             self.metrics.observe(record, replaces=replaces)
             if self.genai is not None:
                 self.genai.observe(record)
+        if self.export is not None:
+            self.export.notice(self.ledger.last_seq())
+        return {record.call_id for record, replaces in ingested.applied if replaces is None}
 
     async def _replay(self) -> bool:
         """Segments into the ledger, when it is back. True when none is left."""
@@ -170,25 +212,45 @@ class Bookkeeper:
             pass  # it runs out if the store stays away
 
     async def keep_epochs(self) -> None:
-        """Begins the epoch of an emptied or new store. The running calls register again by themselves."""
+        """Begins the epoch of an emptied or new store, with the counters that the ledger knows of. The running calls
+        register again by themselves. Then sees whether a budget is new, whose counters are seeded."""
         while True:
             if self.lease.held and self.ledger_up:
                 await self._begin_epochs()
             await asyncio.sleep(EPOCH_S)
 
     async def _begin_epochs(self) -> None:
+        if self.segments.pending:
+            return  # records wait on disk, without which counters would be wrong
         try:
             stands = await self._in_writer(self.ledger.positions)
-            stands |= self.segments.positions
             known = {shard: (place.epoch, place.id) for shard, place in stands.items()}
-            await claim(self.client, ledger_id=self.ledger.id, secrets=self.settings.secrets)
-            await ensure_epochs(self.client, ledger_position=known)
+            await self.client.claim()
+            await self._look_after_counters(known)
             self.epochs_set = True
-        except StoreError as away:
+        except StoreForeign:
+            self.epochs_set = False  # the client has noticed, too, and `run` ends
+        except (StoreError, LeaseLost) as away:
             self.epochs_set = False
             log.debug("%s", away)
         except LedgerUnavailable as away:
             self._ledger_is(up=False, why=str(away))
+
+    async def _look_after_counters(self, known: Mapping[int, tuple[str, str]]) -> None:
+        """Says how far it is meanwhile: counting a million calls takes a quarter of a minute."""
+        looking = asyncio.create_task(self.counters.look(known))
+        try:
+            while not looking.done():
+                await asyncio.wait([looking], timeout=EPOCH_S)
+                self._show_rebuilding()
+            await looking
+        finally:
+            looking.cancel()
+
+    def _show_rebuilding(self) -> None:
+        shards = len(self.counters.rebuilding)
+        self.epochs_set = self.epochs_set and not shards
+        self.metrics.set_gauge("callmeter_store_rebuilding", shards)
 
     async def sweep(self) -> None:
         while True:
@@ -201,7 +263,7 @@ class Bookkeeper:
                     log.debug("%s", away)
 
     async def gauges(self) -> None:
-        metrics, spool = self.metrics, self.settings.data / "spool"
+        metrics, spooled = self.metrics, SpooledRecords(self.settings.data / "spool")
         while True:
             try:
                 positions = {shard: (place.epoch, place.id) for shard, place in self._positions.items()}
@@ -211,7 +273,7 @@ class Bookkeeper:
                 metrics.set_gauge("callmeter_store_up", 1)
             except StoreError:
                 metrics.set_gauge("callmeter_store_up", 0)
-            metrics.set_gauge("callmeter_spooled_records", await asyncio.to_thread(spooled_records, spool))
+            metrics.set_gauge("callmeter_spooled_records", await asyncio.to_thread(spooled.count))
             metrics.set_gauge("callmeter_export_lag_seconds", self.export.lag_seconds if self.export else 0)
             metrics.set_gauge("callmeter_policy_loaded_timestamp_seconds", self.desk.loaded_at_s)
             metrics.set_gauge("callmeter_policy_faults", len(self.desk.faults))
@@ -226,7 +288,7 @@ class Bookkeeper:
         if not self.client.up:
             missing["store"] = self.client.trouble
         elif not self.epochs_set:
-            missing["store"] = "the store is being rebuilt"
+            missing["store"] = "the store is being rebuilt: its counters are being set from the ledger"
         if not self.ledger_up:
             missing["ledger"] = f"the ledger at {self.ledger.name} is away; records wait on disk"
         if self.desk.faults:
@@ -238,30 +300,33 @@ class Bookkeeper:
 
     # -- the process -------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, stopping: asyncio.Task[None], serving: Callable[[], Awaitable[None]]) -> None:
+        """Until `stopping` is done. `serving` is called as soon as the admin port answers. Raises StoreRefused where
+        the store is not ours, and SenderInvalid."""
         await self._open()
-        # Before anybody hears that we serve: the first calls would find a store without epochs.
+        foreign = asyncio.create_task(self.client.until_foreign())
         await self._renew_lease()
-        if self.lease.held:
-            await self._begin_epochs()
+        tasks = [asyncio.create_task(job) for job in (self.keep_lease(), self.keep_epochs())]
+        # Before anybody hears that we serve: the first calls would find a store without epochs.
+        deadline_s = time.monotonic() + FIRST_EPOCHS_S
+        while self.lease.held and not self.epochs_set and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.01)
         runner = web.AppRunner(admin_app(self._admin_context()), access_log=None, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, self.settings.admin_host, self.settings.admin_port, reuse_port=True)
         await site.start()
         jobs: list[Coroutine[Any, Any, None]] = [
             self.follow(),
-            self.keep_lease(),
-            self.keep_epochs(),
             self.sweep(),
             self.gauges(),
             self.desk.run(),
+            self._alerting().run(),
         ]
         if self.export is not None:
-            jobs.append(self.export.run())
-        tasks = [asyncio.create_task(job) for job in jobs]
-        say_ready(admin_port=self.settings.admin_port)
-        stopping = asyncio.create_task(until_told_to_stop())
-        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            jobs.append(export_while_active(self.export, self.lease, lambda: self.desk.policy))
+        tasks += [asyncio.create_task(job) for job in jobs]
+        await serving()
+        await asyncio.wait([stopping, foreign, *tasks], return_when=asyncio.FIRST_COMPLETED)
         died = [task for task in tasks if task.done()]
         await self._finish()
         for task in tasks:
@@ -271,6 +336,9 @@ class Bookkeeper:
         await self.lease.leave()
         await self.reader.close()
         await self.client.close()
+        if foreign.done():
+            raise StoreForeign(foreign.result())
+        foreign.cancel()
         for task in died:
             task.result()  # an error nobody foresaw ends the process; the supervisor starts another
 
@@ -282,19 +350,20 @@ class Bookkeeper:
         await self.reader.open()
         resource = resource_from_environment(os.environ)
         sender = exporter_from_environment(os.environ)  # raises SenderInvalid, see main
-        telemetry = self.desk.policy.telemetry
         if sender is not None:
             self.export = TraceExporter(
                 self.ledger.after,
                 lambda: self.ledger.cursor(EXPORT_CURSOR),
-                lambda seq: self.ledger.set_cursor(EXPORT_CURSOR, seq),
+                self._move_export_cursor,
                 exporter=sender,
                 resource=resource,
-                profiles=telemetry.profiles,
-                join=telemetry.join,
             )
         provider = meter_provider_from_environment(os.environ, resource)
         self.genai = GenAiMetrics(provider) if provider is not None else None
+
+    def _move_export_cursor(self, seq: int) -> None:
+        self.lease.check()  # a batch that outlasted the lease must not set back another bookkeeper's cursor
+        self.ledger.set_cursor(EXPORT_CURSOR, seq)
 
     async def _finish(self) -> None:
         """The workers are gone: what they settled last is taken into the ledger, and traces are flushed."""
@@ -310,6 +379,24 @@ class Bookkeeper:
         if self.export is not None:
             await self.export.stop()
 
+    def _alerting(self) -> Alerting:
+        return Alerting(
+            self.ledger,
+            self.alerts,
+            policy=lambda: self.desk.policy,
+            active=lambda: self.lease.held,
+            may_tell=lambda: self.lease.held or not self.client.up,
+            now_events=self._now_events,
+        )
+
+    def _now_events(self) -> Iterator[alert_events.Event]:
+        """What is wrong at the moment and in no record."""
+        now_ms = int(time.time() * 1000)
+        if not self.client.up:
+            yield alert_events.store_unavailable(now_ms, self.client.trouble)
+        if self.desk.faults:
+            yield alert_events.policy_broken([str(fault) for fault in self.desk.faults], now_ms)
+
     def _admin_context(self) -> AdminContext:
         return AdminContext(
             ledger=self.ledger,
@@ -319,6 +406,14 @@ class Bookkeeper:
             readiness=self.readiness,
             policy=self.desk.facts,
             price=self._priced_again,
+            rules=lambda: self.desk.policy,
+            budgets=BudgetFigures(
+                self.client,
+                self.ledger,
+                policy=lambda: self.desk.policy,
+                clock_ms=lambda: int(time.time() * 1000),
+            ),
+            alert_secret=self.alerts.signing_secret,
         )
 
     def _new_key(self) -> tuple[str, str]:
@@ -336,44 +431,40 @@ class Bookkeeper:
         return priced if priced.cost_source not in ("assumed", "none") else None
 
 
-def entries_of(found: Sequence[StreamEntry]) -> list[Entry]:
-    """Stream entries as ledger entries. One that cannot be read is logged and left out: it must not stop the rest."""
-    entries = []
-    for entry in found:
-        try:
-            record = records.decode(entry.data)
-        except msgspec.MsgspecError as error:
-            log.error("record %s of shard %d cannot be read and is left out: %s", entry.id, entry.shard, error)
-            continue
-        record.revision = entry.revision
-        entries.append(Entry(shard=entry.shard, epoch=entry.epoch, id=entry.id, record=record))
-    return entries
-
-
-def spooled_records(directory: Path) -> int:
-    """Lines that wait in the spool files of this host's workers."""
-    return sum(path.read_bytes().count(b"\n") for path in directory.glob("*") if path.is_file())
+def uncharged_of(found: Sequence[StreamEntry]) -> Uncharged:
+    """Of those that have it: what a late record takes of its counters, by shard and id."""
+    return {(entry.shard, entry.id): entry.uncharged for entry in found if entry.uncharged}
 
 
 async def main(settings: Settings) -> None:
     logs.configure(settings.log_format)
     desk = PolicyDesk(settings)
-    ledger = await open_when_there(settings.ledger_url)
+    stopping = asyncio.create_task(until_told_to_stop())
     try:
-        await Bookkeeper(settings, ledger, desk).run()
-    except SenderInvalid as invalid:
-        log.error("%s", invalid)
+        await keep_books(settings, desk, stopping)
+    except (SenderInvalid, StoreRefused, LedgerRefused) as refused:
+        log.error("%s", refused)
         raise SystemExit(EXIT_SETTINGS) from None
 
 
-async def open_when_there(url: str) -> Ledger:
-    """The ledger, waited for: nothing can be kept without it, and a database may start later than we do."""
-    said = False
-    while True:
-        try:
-            return await asyncio.to_thread(open_ledger, url)
-        except LedgerUnavailable as away:
-            if not said:
-                log.error("%s; trying again until it is there", away)
-                said = True
-            await asyncio.sleep(LEDGER_RETRY_S)
+async def keep_books(settings: Settings, desk: PolicyDesk, stopping: asyncio.Task[None]) -> None:
+    """Begins as soon as it can, and works until told to stop. The supervisor hears at once that we are there: nobody
+    need wait for a ledger that is away, or for another bookkeeper of the same data directory."""
+    beginning = Beginning(settings.data, settings.ledger_url)
+    waits = not await beginning.look()
+    try:
+        if waits:
+            say_ready(admin_port=settings.admin_port)
+            if not await beginning.wait(settings.admin_host, settings.admin_port, stopping):
+                return
+        assert beginning.ledger is not None
+        assert beginning.seat is not None
+
+        async def serving() -> None:
+            await beginning.end_waiting()
+            if not waits:
+                say_ready(admin_port=settings.admin_port)
+
+        await Bookkeeper(settings, beginning.ledger, desk, beginning.seat).run(stopping, serving)
+    finally:
+        await beginning.end_waiting()

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from .settings import Settings
+from .settings import PRIVATE_UMASK, Settings
 
 EXIT_SETTINGS = 2
 """Exit status of a child that cannot run with what it was given; trying again would not help."""
@@ -61,6 +61,7 @@ def run(main: Callable[[Settings], Awaitable[None]]) -> None:
     """Runs a child's main coroutine on uvloop."""
     import uvloop
 
+    os.umask(PRIVATE_UMASK)
     settings = read_settings()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main(settings))  # type: ignore[arg-type]

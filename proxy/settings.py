@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets as random
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +17,10 @@ DRAIN_S_DEFAULT = 30.0
 WORKERS_MAX = 256
 SECRET_BYTES_MIN = 16
 """A secret that signs keys must not be guessable; 16 bytes is the least that HMAC users accept as a key."""
+
+PRIVATE_UMASK = 0o077
+"""What we write is readable by nobody else: the ledger, the store's files and the spool hold what people did."""
+LOCK_FILE = ".settings.lock"
 
 Only = Literal["workers", "bookkeeper"]
 
@@ -45,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[bytes, ...] = ()
     admin_token: str = ""
     ledger_url: str = ""
+    ledger_id: str = ""
+    """Which ledger that is, where the supervisor could ask it; empty: its database was away."""
     log_format: Literal["json", "human"] = "human"
     log_calls: bool = False
     """A line for every call; else only for those that failed or were refused."""
@@ -143,13 +152,65 @@ def make_data_directory(data: Path) -> str | None:
     return None
 
 
-def kept(path: Path) -> str:
-    """The text kept in a file that only its owner reads, made at random on first use, safely for two at once."""
+def make_private(data: Path) -> str | None:
+    """Closes an existing data directory to others. None, or the sentence that says why it stays open to them."""
+    facts = data.stat()
+    if not facts.st_mode & PRIVATE_UMASK:
+        return None
     try:
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(made, "w") as file:
-        text = random.token_hex(32)
-        file.write(text + "\n")
+        data.chmod(stat.S_IMODE(facts.st_mode) & ~PRIVATE_UMASK)
+    except OSError:
+        return (
+            f"others may look into the data directory {data}, and it is not ours to close; "
+            "what is written from now on only we can read, but take care of what is there already (chmod 700)"
+        )
+    return None
+
+
+def kept(path: Path) -> str:
+    """The text kept in a file that only its owner reads, made at random on first use. Safe for two processes at once,
+    and for a crash at any time: an empty file, as an older version could leave one, counts as none."""
+    if text := text_in(path):
+        return text
+    with locked(path.with_name(LOCK_FILE)):
+        text = text_in(path)
+        if not text:
+            text = random.token_hex(32)
+            replace_durably(path, f"{text}\n".encode())
     return text
+
+
+def text_in(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """The whole file or the one before it, whatever happens meanwhile; readable by its owner alone."""
+    made = path.with_name(f".{path.name}-{os.getpid()}-{random.token_hex(4)}")
+    try:
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process is in here; closing the file lets the next one in."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -16,14 +16,14 @@ from contextlib import suppress
 
 import msgspec
 
-from .child import encode_settings
+from .child import EXIT_SETTINGS, encode_settings
 from .core.caller import KeyInfo
 from .core.keys import make_key, new_key_id
 from .desk import PolicyDesk
 from .ledger.database import open_ledger
 from .ledger.errors import LedgerRefused, LedgerUnavailable
 from .policy_watch import PolicyFaulty
-from .settings import Settings
+from .settings import Settings, make_private
 from .store.client import Client
 from .store.embedded import EmbeddedFailed, EmbeddedServer
 from .store.errors import StoreError, StoreRefused
@@ -43,6 +43,15 @@ log = logging.getLogger("callmeter.supervisor")
 
 class StartFailed(Exception):
     """Nothing can be served. The text is for the person who started it."""
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """What a person is told who started it: where it serves, the first key, if one was made, and the upstreams that
+    have no provider key of their own."""
+
+    settings: Settings
+    first_key: str | None
+    keyless: list[str]
 
 
 class Child:
@@ -85,13 +94,16 @@ class Child:
         self.facts = msgspec.json.decode(line)
 
     async def keep_alive(self) -> None:
-        """Restarts the process whenever it ends, until told to stop."""
+        """Restarts the process whenever it ends, until told to stop. Raises StartFailed where it says that it cannot
+        run with these settings: then nothing can, and trying again would not help."""
         pause_s = RESTART_S_FIRST
         while True:
             assert self.process is not None
             status = await self.process.wait()
             if self.stopping:
                 return
+            if status == EXIT_SETTINGS:
+                raise StartFailed(f"the {self.kind} cannot go on with these settings; its reason stands above")
             log.error("the %s (process %d) ended with status %d; restarting it", self.kind, self.process.pid, status)
             if time.monotonic() - self._started_s > STEADY_S:
                 pause_s = RESTART_S_FIRST
@@ -150,7 +162,7 @@ def claim_port(host: str, port: int, what: str) -> tuple[int, socket.socket]:
 class Supervisor:
     """All processes of one `callmeter serve`. `run` returns when it was told to stop and everything has stopped."""
 
-    def __init__(self, settings: Settings, announce: Callable[[Settings, str | None], None]) -> None:
+    def __init__(self, settings: Settings, announce: Callable[[Announcement], None]) -> None:
         self._settings = settings
         self._announce = announce
         self._embedded: EmbeddedServer | None = None
@@ -159,18 +171,23 @@ class Supervisor:
         self._held: list[socket.socket] = []
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT. Raises StartFailed where it could not begin."""
+        """Serves until SIGTERM or SIGINT. Raises StartFailed where it could not begin, or where a child found that it
+        must not go on."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         watches: list[asyncio.Task[None]] = []
         try:
-            first_key = await self._start(watches)
-            self._announce(self._settings, first_key)
+            self._announce(await self._start(watches))
             children = [*self._workers, *([self._bookkeeper] if self._bookkeeper else [])]
             watches += [asyncio.create_task(child.keep_alive()) for child in children]
-            await stop.wait()
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopping, *watches], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            for watch in watches:
+                if watch.done():
+                    watch.result()
         finally:
             await self._stop()
             for watch in watches:
@@ -181,14 +198,16 @@ class Supervisor:
             for held in self._held:
                 held.close()
 
-    async def _start(self, watches: list[asyncio.Task[None]]) -> str | None:
-        """Everything that can be wrong is found before the first process starts; gives the first key, if one was
-        made."""
+    async def _start(self, watches: list[asyncio.Task[None]]) -> Announcement:
+        """Everything that can be wrong is found before the first process starts."""
         settings = self._settings
         self._claim_ports()
         settings = self._settings
+        if open_to_others := make_private(settings.data):
+            log.warning("%s", open_to_others)
         try:
-            PolicyDesk(settings)  # every fault of the policy files at once; and the price book, made once for all
+            # Finds every fault of the policy files at once, and makes the price book once for all.
+            desk = PolicyDesk(settings)
         except PolicyFaulty as faulty:
             faults = "\n".join(str(fault) for fault in faulty.faults)
             raise StartFailed(f"{faults}\nthe policy files have faults; mend them and start again") from None
@@ -202,6 +221,7 @@ class Supervisor:
             watches.append(asyncio.create_task(self._embedded.watch()))
             settings = self._settings = msgspec.structs.replace(settings, redis_url=self._embedded.url)
         first_key, ledger_id = await asyncio.to_thread(prepare_ledger, settings)
+        settings = self._settings = msgspec.structs.replace(settings, ledger_id=ledger_id or "")
         await self._check_store(ledger_id)
         (settings.data / "admin.url").write_text(f"http://{host_in_url(settings.admin_host)}:{settings.admin_port}\n")
         if settings.only != "workers":
@@ -209,7 +229,8 @@ class Supervisor:
         if settings.only != "bookkeeper":
             self._workers = [Child("worker", settings) for _ in range(settings.workers)]
         await asyncio.gather(*(child.start() for child in (self._bookkeeper, *self._workers) if child is not None))
-        return first_key
+        keyless = [name for name, upstream in sorted(desk.policy.upstreams.items()) if not upstream.key]
+        return Announcement(self._settings, first_key, keyless)
 
     def _claim_ports(self) -> None:
         settings, changes = self._settings, {}
@@ -251,7 +272,7 @@ def prepare_ledger(settings: Settings) -> tuple[str | None, str | None]:
     except LedgerRefused as refused:
         raise StartFailed(str(refused)) from None
     except LedgerUnavailable as away:
-        log.warning("%s; calls pass for keys that are known, and records wait", away)
+        log.warning("%s; calls are refused until it is there, since their keys cannot be looked up", away)
         return None, None
     try:
         if ledger.keys.list():

@@ -9,11 +9,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from .answers import Problem, json_answer, problems
+from .budgets import Budgets
 from .context import AdminContext
 from .figures import Figures
 from .keys import Keys
 from .pages import front
 from .parameters import known_only
+from .rehearsal import Rehearsals
 from .threads import Threads
 
 __all__ = ["AdminContext", "admin_app"]
@@ -36,6 +38,8 @@ def admin_app(context: AdminContext) -> web.Application:
     app.add_routes([web.get("/", front), *House(context).routes()])
     app.add_routes(Figures(context, threads).routes())
     app.add_routes(Keys(context, threads).routes())
+    app.add_routes(Budgets(context, threads).routes())
+    app.add_routes(Rehearsals(context, threads).routes())
     return app
 
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from ..core.policy import Policy
 from ..core.record import Record
+from ..core.recorded import Seen
 from ..ledger.database import Ledger
 
 
 def now_ms() -> int:
     return int(time.time() * 1000)
+
+
+class BudgetFigures(Protocol):
+    """What counters stand at now, each as `GET /api/budgets` shows it."""
+
+    async def counters(self) -> list[dict[str, Any]]:
+        """All of them, by the names of budgets and scopes."""
+
+    async def met_by(self, seen: Seen) -> list[dict[str, Any]]:
+        """Those that a call meets, in the order of the policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +37,9 @@ class AdminContext:
     readiness    -> what is not ready, `store`, `ledger` or `policy`, with a sentence for each; empty: all is ready.
                  Anyone may read them: they must hold no password
     policy       -> the policy in force as JSON: version, files, faults
+    rules        -> the policy in force, with all its rules
+    budgets      what budgets stand at
+    alert_secret what receivers of alerts check signatures with
     price        prices a record again, for `reprice`; None where nothing better is known. Called in a thread
     """
 
@@ -35,6 +50,9 @@ class AdminContext:
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     policy: Callable[[], Mapping[str, Any]]
     price: Callable[[Record], Record | None]
+    rules: Callable[[], Policy]
+    budgets: BudgetFigures
+    alert_secret: str
     clock_ms: Callable[[], int] = now_ms
 
     def __repr__(self) -> str:

@@ -52,14 +52,20 @@ class AdminClient:
         """`query` leaves out what is None."""
         return self.request("GET", path, query=query)
 
-    def post(self, path: str, body: object) -> Any:
-        return self.request("POST", path, body=body)
+    def post(self, path: str, body: object, *, timeout_s: float = TIMEOUT_S) -> Any:
+        return self.request("POST", path, body=body, timeout_s=timeout_s)
 
     def patch(self, path: str, body: object) -> Any:
         return self.request("PATCH", path, body=body)
 
     def request(
-        self, method: str, path: str, *, query: Mapping[str, str | int | None] | None = None, body: object = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        body: object = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Any:
         """`path` begins with `/`, its parts already quoted."""
         text = urllib.parse.urlencode({name: value for name, value in (query or {}).items() if value is not None})
@@ -70,7 +76,7 @@ class AdminClient:
             request.data = json.dumps(body).encode()
             request.add_header("content-type", "application/json")
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 data = answer.read(ANSWER_BYTES_MAX + 1)
         except urllib.error.HTTPError as error:
             with error:

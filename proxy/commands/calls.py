@@ -25,7 +25,9 @@ WIDTHS = (14, 11, 16, 20, 20, 9, 10, 6)
 """120 columns with the spaces between."""
 NUMBERS = 3
 
-_NESTED = frozenset(["labels", "shadow", "warnings", "usage", "cost_parts_nusd", "estimate", "finish_reasons"])
+_NESTED = frozenset(
+    ["labels", "max_cost_nusd", "shadow", "warnings", "usage", "cost_parts_nusd", "estimate", "finish_reasons"]
+)
 CSV_FIELDS = ["at" if name == "at_ms" else name for name in Record.__struct_fields__ if name not in _NESTED]
 """Every plain field of a record; usage, labels and warnings follow, the rest is for jsonl."""
 CSV_USAGE = (*TOKEN_FIELDS, "reasoning", "requests", "seconds", "images", "characters")

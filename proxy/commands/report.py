@@ -75,12 +75,15 @@ def sums(row: dict[str, Any]) -> list[str]:
 def notes(total: dict[str, Any]) -> list[str]:
     """What a reader of the sums must know."""
     found = []
-    if total["unpriced_calls"]:
-        found.append(f"{total['unpriced_calls']:,} calls have no price and are not in the cost.")
-    if total["assumed_calls"]:
-        found.append(f"{total['assumed_calls']:,} calls of unknown models count at the dearest rate of their provider.")
+    if count := total["unpriced_calls"]:
+        one, many = "call has no price and is", "calls have no price and are"
+        found.append(f"{count:,} {one if count == 1 else many} not in the cost.")
+    if count := total["assumed_calls"]:
+        one, many = "call of an unknown model counts", "calls of unknown models count"
+        found.append(f"{count:,} {one if count == 1 else many} at the dearest rate of the provider.")
     if found:
         found.append("Add their prices to the policy, then run `callmeter reprice`.")
-    if total["lost"]:
-        found.append(f"{total['lost']:,} calls were cut off with the proxy and count with what was estimated.")
+    if count := total["lost"]:
+        one, many = "call was cut off with the proxy and counts", "calls were cut off with the proxy and count"
+        found.append(f"{count:,} {one if count == 1 else many} with what was estimated.")
     return ["", *found] if found else []

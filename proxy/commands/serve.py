@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..settings import Settings, SettingsInvalid, load
+from ..settings import PRIVATE_UMASK, SettingsInvalid, load
+
+if TYPE_CHECKING:
+    from ..supervisor import Announcement
 
 
 @click.command()
@@ -27,6 +30,7 @@ from ..settings import Settings, SettingsInvalid, load
 @click.option("--log-calls", help="`yes`: a line for every call, not only for failed and refused ones.  [no]")
 def serve(**flags: Any) -> None:
     """Serve. Every option is also an environment variable: --admin-port is CALLMETER_ADMIN_PORT, and so on."""
+    os.umask(PRIVATE_UMASK)  # also for the store and every process that we start
     try:
         settings = load(os.environ, flags)
     except SettingsInvalid as invalid:
@@ -44,10 +48,11 @@ def serve(**flags: Any) -> None:
         sys.exit(1)
 
 
-def announce(settings: Settings, first_key: str | None) -> None:
+def announce(told: Announcement) -> None:
     """The first thing a person sees: where it serves, and what to set in an SDK."""
     from ..supervisor import host_in_url
 
+    settings, first_key = told.settings, told.first_key
     url = f"http://{host_in_url(settings.host)}:{settings.port}"
     admin = f"http://{host_in_url(settings.admin_host)}:{settings.admin_port}"
     if settings.only != "bookkeeper":
@@ -68,10 +73,11 @@ Point an agent or SDK at it with three lines, for example:
   export GOOGLE_GEMINI_BASE_URL={url}  GEMINI_API_KEY={key}
 """
     )
-    lacking = [name for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY") if not os.environ.get(name)]
-    if lacking:
+    if told.keyless:
+        several = len(told.keyless) > 1
         click.echo(
-            f"No provider key in {', '.join(lacking)}: set it before starting, or let callers bring their own provider "
-            "key\nand send the Callmeter key beside it in the header x-callmeter-key.\n"
+            f"No provider key for the upstream{'s' * several} {', '.join(told.keyless)}: set what `key:` names in the "
+            "policy before starting, or let\ncallers bring their own provider key and send the Callmeter key beside it "
+            "in the header x-callmeter-key.\n"
         )
     sys.stdout.flush()

@@ -30,6 +30,8 @@ class Call(msgspec.Struct, kw_only=True):
     usage_asked: bool | None = None
     """`stream_options.include_usage` as the caller sent it; None where it was not sent or does not exist."""
     max_output_tokens: int | None = None
+    output_tokens_min: int = 1
+    """What `max_output_tokens` may be lowered to: the least that the endpoint takes, or what must be left to think."""
     choices: int = 1
     """How many answers are asked for at once (`n`, `candidateCount`)."""
     service_tier: str | None = None
@@ -49,3 +51,8 @@ class Call(msgspec.Struct, kw_only=True):
     """Bytes of the body that are base64 data (images, files, audio) rather than text."""
     characters: int = 0
     """Length of the text to be spoken, for endpoints that bill characters."""
+    unbounded: tuple[str, ...] = ()
+    """Why nothing in the request bounds what it costs: `background`, `previous_response_id`, `web_search`..."""
+    tool_fees: dict[str, int] = {}
+    """Tools that the provider may run, by the name of their fee in `usage.requests`, and how often at most; 0 where
+    the request does not say."""

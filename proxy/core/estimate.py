@@ -9,17 +9,22 @@ from __future__ import annotations
 import msgspec
 
 from .call import Call
+from .expected import Learned, Subject
 from .usage import NO_USAGE, Usage
 
 BYTES_PER_INPUT_TOKEN = 3.0
 """Before anything is learned: between prose (4.5) and code, JSON or Asian text (2.2 to 3.3), rather low than high."""
 BYTES_PER_OUTPUT_TOKEN = 4.0
-OUTPUT_TOKENS_EXPECTED = 500
 OUTPUT_TOKENS_PER_S = 50.0
 INLINE_TOKENS_PER_BYTE = 1 / 750
 """An image of 1 MB in base64 comes to about 1,400 tokens at the providers that were seen."""
 MODELS_MAX = 2_000
 """Models remembered; beyond it nothing more is learned, so that made-up names cannot grow the memory."""
+SPEED_TOKENS_MIN = 50
+SPEED_S_MIN = 0.5
+"""A shorter answer says more of the way there and back than of the model's speed."""
+SPEED_BAND = (5.0, 500.0)
+"""Tokens a second that any model was seen to make; what lies outside is taken for its edge."""
 WEIGHT = 0.1
 """Of the newest call in each moving average."""
 
@@ -29,18 +34,33 @@ class Habits(msgspec.Struct):
 
     bytes_per_input_token: float = BYTES_PER_INPUT_TOKEN
     bytes_per_output_token: float = BYTES_PER_OUTPUT_TOKEN
-    output_tokens: float = OUTPUT_TOKENS_EXPECTED
     output_tokens_per_s: float = OUTPUT_TOKENS_PER_S
 
 
 class Estimator:
-    """Learns from reported calls; answers for calls that are not reported, or not yet."""
+    """Learns from reported calls; answers for calls that are not reported, or not yet.
+
+    `learned` tells what calls to come will use (`expected.py`); the rest is about calls that have been made.
+    """
 
     def __init__(self) -> None:
         self._habits: dict[tuple[str, str], Habits] = {}
+        self.learned = Learned()
 
-    def learn(self, provider: str, call: Call, usage: Usage, *, seen_bytes: int, answer_s: float) -> None:
-        """Take in one call whose usage was reported. `answer_s` is the time from sending to the last byte."""
+    def learn(
+        self,
+        provider: str,
+        call: Call,
+        usage: Usage,
+        *,
+        seen_bytes: int,
+        answer_s: float,
+        subject: Subject | None = None,
+    ) -> None:
+        """Take in one call whose usage was reported. `answer_s` is the time from sending to the last byte; `subject`
+        whose calls it is like, where that is known."""
+        if subject is not None:
+            self.learned.learn(subject, call, usage, answer_s=answer_s)
         key = (provider, call.model or "")
         habits = self._habits.get(key)
         if habits is None:
@@ -52,21 +72,11 @@ class Estimator:
         if read and text_bytes > 0 and not call.inline_bytes:
             habits.bytes_per_input_token += WEIGHT * (text_bytes / read - habits.bytes_per_input_token)
         if usage.output:
-            habits.output_tokens += WEIGHT * (usage.output - habits.output_tokens)
-            if answer_s > 0:
-                habits.output_tokens_per_s += WEIGHT * (usage.output / answer_s - habits.output_tokens_per_s)
+            if usage.output >= SPEED_TOKENS_MIN and answer_s >= SPEED_S_MIN:
+                speed = min(max(usage.output / answer_s, SPEED_BAND[0]), SPEED_BAND[1])
+                habits.output_tokens_per_s += WEIGHT * (speed - habits.output_tokens_per_s)
             if seen_bytes and not usage.reasoning:
                 habits.bytes_per_output_token += WEIGHT * (seen_bytes / usage.output - habits.bytes_per_output_token)
-
-    def before(self, provider: str, call: Call) -> Usage:
-        """What the call is expected to use, before it is sent."""
-        if call.free:
-            return NO_USAGE
-        habits = self._habits.get((provider, call.model or "")) or Habits()
-        output = habits.output_tokens * call.choices
-        if call.max_output_tokens is not None:
-            output = min(output, call.max_output_tokens * call.choices)
-        return Usage(input=input_tokens(call, habits), output=int(output))
 
     def cut(
         self, provider: str, call: Call, seen: Usage | None, *, seen_bytes: int, answer_s: float, hidden: bool

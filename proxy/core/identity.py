@@ -6,6 +6,9 @@ from any other header or query parameter that happens to repeat it.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal
@@ -54,6 +57,14 @@ NOT_FORWARDED = frozenset(
     )
 )
 
+KEYS_REMEMBERED = 1024
+"""Keys whose forms in base64 are kept in memory: those of the callers of a few minutes on one worker."""
+
+_BASIC = re.compile(r"\bbasic\s+([A-Za-z0-9+/_-]+=*)", re.IGNORECASE)
+_STANDARD_BASE64 = str.maketrans("-_", "+/")
+_BASIC_CHARS_MIN = 100
+"""A key of ours in base64, with the word before it, is longer than this; most headers are shorter."""
+
 HEADER_NAMES_REMEMBERED = 1024
 """All clients together send a few hundred different names."""
 
@@ -86,10 +97,9 @@ def find_key(headers: Mapping[str, str], query: str) -> FoundKey | Refusal:
         value = headers.get(place)
         if not value:
             continue
-        credential = _last_word(value)
-        if credential.startswith(KEY_PREFIX):
-            found.append((credential, place))
-        elif credential:
+        keys = _keys_in(value)
+        found.extend((key, place) for key in keys)
+        if not keys and not value.isspace():
             own_credential = True
     if query:
         for name, value in map(_parameter, query.split("&")):
@@ -128,23 +138,24 @@ def outgoing_headers(
     The caller's own credential wins over the upstream's key. Names may be of any case. The relay adds what it
     sets itself: host, content-length, accept-encoding.
     """
-    received = list(pairs)
+    key_text, own_credential = found.key_text, found.own_credential
     hop_by_hop: set[str] = set()
-    for name, value in received:
-        if _kind_of(name) == "connection":
-            hop_by_hop.update(token.strip().lower() for token in value.split(","))
-    key_text = found.key_text
     outgoing = []
-    for name, value in received:
+    for pair in pairs:
+        name, value = pair
         kind = _kind_of(name)
-        if kind in ("connection", "ours") or (hop_by_hop and name.lower() in hop_by_hop):
+        if kind == "connection":
+            hop_by_hop.update(token.strip().lower() for token in value.split(","))
+        elif kind == "ours" or (key_text is not None and _repeats(key_text, value)):
+            # A key that somebody also put elsewhere (a cookie, a debug header) must not leave the house either.
             continue
-        if kind == "credential" and (not found.own_credential or _last_word(value).startswith(KEY_PREFIX)):
-            continue
-        # A key that somebody also put elsewhere (a cookie, a debug header) must not leave the house either.
-        if key_text is not None and key_text in value:
-            continue
-        outgoing.append((name, value))
+        elif kind == "other":
+            if len(value) < _BASIC_CHARS_MIN or not _keys_in_basic(value):
+                outgoing.append(pair)
+        elif own_credential and not _keys_in(value):
+            outgoing.append(pair)
+    if not hop_by_hop <= NOT_FORWARDED:
+        outgoing = [(name, value) for name, value in outgoing if name.lower() not in hop_by_hop]
     if upstream_key and not found.own_credential:
         outgoing.append(_credential(dialect, found.place, upstream_key))
     return outgoing
@@ -242,6 +253,43 @@ def _last_word(value: str) -> str:
     return words[-1] if words else ""
 
 
+def _keys_in(value: str) -> list[str]:
+    """The keys of ours in the value of a credential's header: one, or those that a user and password are."""
+    credential = _last_word(value)
+    return [credential] if credential.startswith(KEY_PREFIX) else _keys_in_basic(value)
+
+
+def _keys_in_basic(value: str) -> list[str]:
+    """The keys of ours in `Basic base64(user:password)`, as tools like git and curl send them."""
+    keys = []
+    for found in _BASIC.finditer(value):
+        text = found[1].rstrip("=").translate(_STANDARD_BASE64)
+        try:
+            pair = base64.b64decode(text + "=" * (-len(text) % 4)).decode("latin-1")
+        except binascii.Error:
+            continue
+        keys += [part.strip() for part in pair.split(":", 1) if part.strip().startswith(KEY_PREFIX)]
+    return keys
+
+
+def _repeats(key_text: str, value: str) -> bool:
+    """Whether a value holds the key, plain or within something that is written in base64."""
+    if len(value) < len(key_text):
+        return False
+    return key_text in value or any(form in value for form in _in_base64(key_text))
+
+
+@lru_cache(maxsize=KEYS_REMEMBERED)
+def _in_base64(key_text: str) -> tuple[str, ...]:
+    """What is the same in every base64 text that the key is a part of, for each of the three ways to begin in it. A
+    key has no character that comes to `+` or `/`, so the alphabet for URLs writes it alike."""
+    forms = []
+    for before, skipped in ((0, 0), (1, 2), (2, 3)):
+        data = b"\0" * before + key_text.encode("utf-8", "surrogateescape")
+        forms.append(base64.b64encode(data).decode()[skipped : len(data) * 8 // 6])
+    return tuple(forms)
+
+
 def _parameter(part: str) -> tuple[str, str]:
     name, _, value = part.partition("=")
     return unquote_plus(name), unquote_plus(value).strip()
@@ -251,7 +299,7 @@ def _holds_key(part: str, key_text: str | None) -> bool:
     name, value = _parameter(part)
     if name == QUERY_KEY and value.startswith(KEY_PREFIX):
         return True
-    return key_text is not None and (key_text in value or key_text in name)
+    return key_text is not None and (_repeats(key_text, value) or key_text in name)
 
 
 def _credential(dialect: str, place: Place | None, upstream_key: str) -> tuple[str, str]:

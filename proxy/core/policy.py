@@ -6,47 +6,40 @@ and a decision is a plain function of caller, call and upstream, answered with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from .alerts import AlertRule
+from .budgets import Budget, BudgetIndex, Scope
 from .call import Call
 from .caller import Caller
-from .globs import Globs, compiled
+from .globs import compiled
+from .matching import FIELDS, LABEL, Condition, Match, Mode, Upstream
 from .money import NUSD_PER_USD
 from .refusal import Refusal, first_by_precedence, header_text, quoted
 
 if TYPE_CHECKING:
     from .price_rules import PriceRule
 
-Mode = Literal["enforce", "shadow"]
+__all__ = [
+    "FIELDS",
+    "LABEL",
+    "UNKNOWN_CALLS_RULE",
+    "AccessRule",
+    "Condition",
+    "Decision",
+    "Defaults",
+    "Match",
+    "Mode",
+    "Policy",
+    "Telemetry",
+    "Upstream",
+]
 
 UNKNOWN_CALLS_RULE = "unknown-calls"
 """What `defaults.unknown_calls: refuse` is called in records; no rule in a file can have the name."""
-
-
-class Upstream(msgspec.Struct, frozen=True, kw_only=True):
-    """A configured provider endpoint.
-
-    dialect    openai | anthropic | gemini, or "" where calls are relayed without being understood
-    provider   who is paid, by the price book's name
-    url        scheme, host and the path before the provider's own, without a slash at the end
-    key        the provider's key; None: the caller's own credential passes
-    billing    `plan`: a subscription; the list cost is kept, the billed cost is 0
-    """
-
-    name: str
-    dialect: str = ""
-    provider: str = ""
-    url: str
-    key: str | None = None
-    billing: Literal["metered", "plan"] = "metered"
-
-    def __repr__(self) -> str:
-        """Without the key: an upstream may end up in a log line."""
-        key = "set" if self.key else "none"
-        return f"Upstream({self.name}, dialect={self.dialect or 'none'}, url={self.url}, key={key})"
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,70 +59,6 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
 
     profiles: tuple[str, ...] = ("semconv", "langfuse", "openinference", "mlflow")
     join: Literal["parent", "link", "new"] = "parent"
-
-
-Read = Callable[[Caller, Call, Upstream], str | None]
-
-FIELDS: dict[str, Read] = {
-    "org": lambda caller, call, upstream: caller.org,
-    "team": lambda caller, call, upstream: caller.team,
-    "user": lambda caller, call, upstream: caller.user,
-    "key": lambda caller, call, upstream: caller.key_id,
-    "task": lambda caller, call, upstream: caller.task,
-    # Identity says `none` for a task that is absent; to a rule that is an absent value, which `*` must not match.
-    "task_source": lambda caller, call, upstream: None if caller.task_source == "none" else caller.task_source,
-    "agent": lambda caller, call, upstream: caller.agent,
-    "upstream": lambda caller, call, upstream: upstream.name,
-    "provider": lambda caller, call, upstream: upstream.provider,
-    "api": lambda caller, call, upstream: call.api,
-    "model": lambda caller, call, upstream: call.model,
-}
-"""What a rule can match on, beside `label.<name>`."""
-
-LABEL = "label."
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """One line of a `match`: a field and the globs that its value must be in."""
-
-    field: str
-    globs: Globs
-    read: Read
-
-    @classmethod
-    def on(cls, field: str, patterns: tuple[str, ...]) -> Condition:
-        """`field` is one of FIELDS or `label.<name>`."""
-        if field.startswith(LABEL):
-            label = field.removeprefix(LABEL)
-            return cls(field, Globs(patterns), lambda caller, call, upstream: caller.labels.get(label))
-        return cls(field, Globs(patterns), FIELDS[field])
-
-
-class Match(msgspec.Struct, frozen=True):
-    """When a rule applies: all of `conditions` hold, and those of `inverted`, if any, do not all hold."""
-
-    conditions: tuple[Condition, ...] = ()
-    inverted: tuple[Condition, ...] = ()
-
-    def matches(self, caller: Caller, call: Call, upstream: Upstream) -> bool:
-        """Whether the rule applies to this call."""
-        for condition in self.conditions:
-            if not condition.globs.matches(condition.read(caller, call, upstream)):
-                return False
-        if not self.inverted:
-            return True
-        return any(not condition.globs.matches(condition.read(caller, call, upstream)) for condition in self.inverted)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields it looks at, each once, in order."""
-        return tuple(dict.fromkeys(condition.field for condition in (*self.conditions, *self.inverted)))
-
-    def described(self, caller: Caller, call: Call, upstream: Upstream) -> str:
-        """What it saw, for a person: each field with its value, `none` where there is none."""
-        seen = {condition.field: condition for condition in (*self.conditions, *self.inverted)}
-        told = (f"{field} {quoted(each.read(caller, call, upstream))}" for field, each in seen.items())
-        return ", ".join(told) or "every call"
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,8 +115,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: dict[str, Upstream] = {}
     defaults: Defaults = Defaults()
     access: tuple[AccessRule, ...] = ()
+    budgets: tuple[Budget, ...] = ()
     prices: tuple[PriceRule, ...] = ()
     telemetry: Telemetry = Telemetry()
+    alerts: tuple[AlertRule, ...] = ()
+    budget_index: BudgetIndex = BudgetIndex(())
+    """Made from `budgets`; whatever is given for it is replaced."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "budget_index", BudgetIndex(self.budgets))
+
+    def budgets_for(self, caller: Caller, call: Call, upstream: Upstream) -> list[Budget]:
+        """The budgets that a call meets, in the order of the policy."""
+        return [scope.budget for scope in self.scopes_for(caller, call, upstream)]
+
+    def scopes_for(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[Scope, ...]:
+        """The same with the counter of each; last those of the caller's task key (`max_cost`)."""
+        return self.budget_index.scopes(caller, call, upstream)
 
     def upstream_for(self, name: str) -> Upstream | None:
         """The upstream of the first path segment, if there is one."""

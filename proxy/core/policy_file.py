@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from .policy import (
-    UNKNOWN_CALLS_RULE,
-    AccessRule,
-    Condition,
-    Defaults,
-    Match,
-    Mode,
-    Policy,
-    Telemetry,
-    Upstream,
+from .alerts import AlertRule
+from .budgets import MAX_COST_RULE
+from .policy import UNKNOWN_CALLS_RULE, AccessRule, Defaults, Mode, Policy, Telemetry, Upstream
+from .policy_budgets import (
+    Written,
+    budget_of,
+    check_budget,
+    check_globs,
+    check_other_models,
+    check_tasks_are_bounded,
+    match_of,
 )
 from .policy_schema import POLICY_FILE, PROVIDER_BY_DIALECT, RESERVED_UPSTREAM_NAMES, json_schema, key_table
 from .policy_values import Report
@@ -30,6 +31,12 @@ from .price_rules import PriceRule
 from .yaml_nodes import Fault, Node, Scalar, Table, read_yaml, shown
 
 __all__ = ["Fault", "Loaded", "json_schema", "key_table", "load"]
+
+RESERVED_RULE_NAMES = {
+    UNKNOWN_CALLS_RULE: "`defaults: unknown_calls`",
+    MAX_COST_RULE: "the `max_cost` of task keys",
+}
+"""Rules that no file writes -> what is called so in records."""
 
 VERSION_DIGITS = 12
 """Of the hash that names a policy: enough that two policies of one house never share a name."""
@@ -43,12 +50,18 @@ class Loaded(msgspec.Struct, frozen=True):
     warnings: list[Fault]
 
 
-def load(files: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
+def load(
+    files: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    known_model: Callable[[str], bool] | None = None,
+) -> Loaded:
     """`files`: name as people know it -> text. Never raises: whatever the texts hold ends as faults.
 
-    Files count in the order of their names, which is the order of the rules in them.
+    Files count in the order of their names, which is the order of the rules in them. `known_model` says whether a glob
+    fits a model that has a price (`known_models.py`); with it, `match` is warned of where it fits none.
     """
-    loader = _Loader(environ)
+    loader = _Loader(environ, known_model)
     if not files:
         return Loaded(None, [Fault("policies", 1, 1, "there is no policy file")], [])
     for file in sorted(files):
@@ -59,8 +72,9 @@ def load(files: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
 class _Loader:
     """Gathers what the files say, one after the other."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], known_model: Callable[[str], bool] | None) -> None:
         self._environ = environ
+        self._known_model = known_model
         self._faults: list[Fault] = []
         self._warnings: list[Fault] = []
         self._version = hashlib.sha256()
@@ -68,9 +82,12 @@ class _Loader:
         self._places: dict[tuple[str, str], str] = {}
         self._short_form_places: dict[str, tuple[Report, Node]] = {}
         self._defaults: dict[str, Any] = {}
-        self._access: list[dict[str, Any]] = []
+        self._access: list[Written] = []
+        self._budgets: list[Written] = []
+        self._reports: list[Report] = []
         self._prices: list[PriceRule] = []
         self._telemetry: dict[str, Any] = {}
+        self._alerts: list[AlertRule] = []
         self._sections = 0
         self._first_file = ""
 
@@ -86,11 +103,10 @@ class _Loader:
         if root is None:
             return
         report = Report(file, self._environ)
+        self._reports.append(report)
         values = POLICY_FILE.read(root, report)
         if values is not None:
             self._take(values, root, report)
-        self._faults += report.faults
-        self._warnings += report.warnings
         self._version.update(json.dumps(_canonical(root, report)).encode())
 
     def _take(self, values: dict[str, Any], root: Node, report: Report) -> None:
@@ -106,9 +122,15 @@ class _Loader:
             elif section == "access":
                 for item, fields in value:
                     self._take_access(item, fields, report.under("access"))
+            elif section == "budgets":
+                for item, fields in value:
+                    self._take_budget(item, fields, report.under("budgets"))
             elif section == "prices":
                 for item, fields in value:
                     self._take_price(item, fields, report.under("prices"))
+            elif section == "alerts":
+                for item, fields in value:
+                    self._take_alert(item, fields, report.under("alerts"))
             elif section == "defaults":
                 self._take_once("defaults", node, value, self._defaults, report)
             elif section == "telemetry":
@@ -146,19 +168,39 @@ class _Loader:
         self._short_form_places[name.text] = (report, name)
 
     def _take_access(self, item: Node, fields: dict[str, Any] | None, report: Report) -> None:
-        if fields is None:
+        if fields is None or not self._new_rule(item, fields, report):
             return
+        written = Written(fields, item, report)
+        if (fields.get("match") or {}).get("not") == {}:
+            report.fault(written.at("match", "not"), "an empty `not` never lets the rule apply")
+        self._access.append(written)
+
+    def _take_budget(self, item: Node, fields: dict[str, Any] | None, report: Report) -> None:
+        if fields is None or not self._new_rule(item, fields, report):
+            return
+        written = Written(fields, item, report)
+        check_budget(written)
+        self._budgets.append(written)
+
+    def _new_rule(self, item: Node, fields: dict[str, Any], report: Report) -> bool:
+        """Whether a rule has a name of its own; a fault where it has another's."""
         name = fields.get("name")
-        if name is not None:
-            place = _value_of(item, "name")
-            if name == UNKNOWN_CALLS_RULE:
-                report.fault(place, f"`{name}` is what `defaults: unknown_calls` is called in records; choose another")
-            elif not self._new("rule", name, place, report):
-                return
-        match = fields.get("match") or {}
-        if match.get("not") == {}:
-            report.fault(_value_of(_value_of(item, "match"), "not"), "an empty `not` never lets the rule apply")
-        self._access.append(fields)
+        if name is None:
+            return True
+        place = Written(fields, item, report).at("name")
+        if name in RESERVED_RULE_NAMES:
+            report.fault(place, f"`{name}` is what {RESERVED_RULE_NAMES[name]} is called in records; choose another")
+            return True
+        return self._new("rule", name, place, report)
+
+    def _take_alert(self, item: Node, fields: dict[str, Any] | None, report: Report) -> None:
+        name = fields.get("name") if fields is not None else None
+        if fields is None or name is None:
+            return
+        if not self._new("alert", name, Written(fields, item, report).at("name"), report):
+            return
+        kinds = tuple(kind for _, kind in fields.get("on") or () if kind is not None)
+        self._alerts.append(AlertRule(name=name, to=fields.get("to") or "", on=kinds))
 
     def _take_price(self, item: Node, fields: dict[str, Any] | None, report: Report) -> None:
         if fields is None or any(value is None for value in fields.values()):
@@ -177,6 +219,10 @@ class _Loader:
         if not self._faults and not self._sections:
             self._faults.append(Fault(self._first_file, 1, 1, "there is no policy here: no file holds any key"))
         self._check_short_forms()
+        self._check_rules()
+        for report in self._reports:
+            self._faults += report.faults
+            self._warnings += report.warnings
         if not self._faults and not self._upstreams:
             self._warnings.append(
                 Fault(self._first_file, 1, 1, "no file names an upstream under `upstreams`, so no call can be relayed")
@@ -201,6 +247,13 @@ class _Loader:
             )
             self._faults.append(Fault(report.file, node.line, node.column, f"upstreams: {message}"))
 
+    def _check_rules(self) -> None:
+        """What can only be said once all files are read."""
+        upstreams = self._upstreams.values()
+        check_other_models(self._budgets, upstreams)
+        check_tasks_are_bounded(self._budgets)
+        check_globs([*self._access, *self._budgets], upstreams, self._known_model)
+
     def _policy(self) -> Policy:
         defaults = _defaults(self._defaults)
         telemetry = Telemetry()
@@ -213,9 +266,11 @@ class _Loader:
             version=self._version.hexdigest()[:VERSION_DIGITS],
             upstreams=self._upstreams,
             defaults=defaults,
-            access=tuple(_access_rule(fields, defaults.mode) for fields in self._access),
+            access=tuple(_access_rule(written.fields, defaults.mode) for written in self._access),
+            budgets=tuple(budget_of(written, defaults.mode) for written in self._budgets),
             prices=tuple(self._prices),
             telemetry=telemetry,
+            alerts=tuple(self._alerts),
         )
 
 
@@ -229,29 +284,19 @@ def _defaults(fields: dict[str, Any]) -> Defaults:
 
 
 def _access_rule(fields: dict[str, Any], mode: Mode) -> AccessRule:
-    match = dict(fields.get("match") or {})
-    inverted = match.pop("not", {})
     return AccessRule(
         name=fields["name"],
-        match=Match(
-            conditions=tuple(Condition.on(field, globs) for field, globs in match.items()),
-            inverted=tuple(Condition.on(field, globs) for field, globs in inverted.items()),
-        ),
+        match=match_of(fields.get("match")),
         then=fields.get("then", "refuse"),
         mode=fields.get("mode", mode),
         help=fields.get("help", ""),
     )
 
 
-def _value_of(node: Node, key: str) -> Node:
-    """The value of a key, for pointing at it; the table itself where the key is missing."""
-    entries = node.entries if isinstance(node, Table) else []
-    return next((value for name, value in entries if name.text == key), node)
-
-
 def _canonical(node: Node, report: Report, path: tuple[str, ...] = ()) -> Any:
-    """What a file says, as plain values: without comments and layout, and with a mark in place of keys."""
-    if len(path) == 3 and path[0] == "upstreams" and path[2] == "key":
+    """What a file says, as plain values: without comments and layout, and with a mark in place of keys
+    and of where alerts go."""
+    if len(path) == 3 and (path[0], path[2]) in (("upstreams", "key"), ("alerts", "to")):
         return "(key)"
     if isinstance(node, Scalar):
         return report.filled(node.text)[0]

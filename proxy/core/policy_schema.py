@@ -4,9 +4,12 @@ docs/policy-files.md are written from here, and the loader reads by it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from .policy import FIELDS, LABEL
+from .alert_values import Webhook
+from .alerts import EventKind
+from .budget_values import Limit, Per, Percent, Timezone, Window, WordOrMoney, YesNo
+from .matching import FIELDS, LABEL
 from .policy_shapes import Either, Key, Keys, ListOf, MapOf, Shape
 from .policy_values import Choice, GlobList, Money, Rate, Secret, Size, Text, Url, Whole
 from .price_rules import MATCH_KEYS, PER_REQUEST, UNITS
@@ -32,6 +35,10 @@ OUTPUT_TOKENS_MAX = 10_000_000
 _rule_name = Text(NAME_PATTERN, told="name", what="a name for a rule: letters, digits, `-` and `_`, up to 64")
 _mode = Choice("enforce", "shadow")
 _help = Key(Text(), "what to do, at the end of each sentence that this rule says")
+_store_outage = Either(
+    Choice("refuse", "allow"),
+    Keys({"allow_up_to": Key(Money(), "how much each process may let pass meanwhile", required=True)}),
+)
 
 UPSTREAM = Keys(
     {
@@ -67,10 +74,7 @@ DEFAULTS = Keys(
             "assume",
         ),
         "store_outage": Key(
-            Either(
-                Choice("refuse", "allow"),
-                Keys({"allow_up_to": Key(Money(), "how much each process may let pass meanwhile", required=True)}),
-            ),
+            _store_outage,
             "what happens while the store is away",
             "{allow_up_to: $5}",
         ),
@@ -114,6 +118,73 @@ ACCESS = Keys(
         "match": Key(ACCESS_MATCH, "which calls; all keys must match", "{}"),
         "then": Key(Choice("refuse", "warn"), "what happens to them; `warn` lets them pass with a header", "refuse"),
         "mode": Key(_mode, "`shadow`: recorded as one that would have refused", otherwise="`defaults.mode`"),
+        "help": _help,
+    }
+)
+
+_model_name = Text("[^\\s*?,]{1,200}", told="model", what="the name of one model")
+
+BUDGET = Keys(
+    {
+        "name": Key(_rule_name, "unique in the whole policy; a part of its counters' identity", required=True),
+        "match": Key(ACCESS_MATCH, "which calls, by the keys of `access[].match`; all must match", "{}"),
+        "per": Key(
+            Per(),
+            "what is counted apart: one counter for each value, or each combination; calls without a task count by "
+            "user where `task` is named. `org` is one counter for all, and orgs are always apart",
+            "org",
+        ),
+        "limit": Key(Limit(), "how much, of what", required=True),
+        "limits": Key(
+            MapOf(Text(told="value"), Limit()),
+            "other limits for some values of `per`; with several fields, their values joined by `/`",
+        ),
+        "every": Key(
+            Window(),
+            "how often it starts anew; `ever` never does. Required, but for `concurrent`",
+            otherwise="required",
+        ),
+        "timezone": Key(Timezone(), "whose clock and calendar count; weeks begin on Monday", "UTC"),
+        "reserve": Key(
+            WordOrMoney(Choice("expected", "worst_case"), Money()),
+            "what a call holds while it runs: what calls like it made, the most that it can cost, or a fixed amount",
+            "expected",
+        ),
+        "unbounded": Key(
+            Money(),
+            "what a call holds at least whose cost nothing in it bounds (background, server tools, files by reference)",
+            otherwise="`$0.25`, at most a tenth of the limit",
+        ),
+        "when_outgrown": Key(
+            Choice("finish", "cut"),
+            "a stream that needs more than the budget can still give: it ends as it would, or is cut",
+            "finish",
+        ),
+        "trim": Key(YesNo(), "lower the call's `max_tokens` to what is left, rather than refuse", "false"),
+        "warn_at": Key(ListOf(Percent(), unique=True), "shares of the limit from which answers carry a warning", "[]"),
+        "then": Key(
+            Either(
+                Choice("refuse", "warn"),
+                Keys(
+                    {
+                        "use": Key(
+                            Keys(
+                                {
+                                    dialect: Key(_model_name, f"the model to go on with in the dialect `{dialect}`")
+                                    for dialect in PROVIDER_BY_DIALECT
+                                }
+                            ),
+                            "go on with another model, where that fits; dialects without one are refused",
+                            required=True,
+                        )
+                    }
+                ),
+            ),
+            "what happens to a call that does not fit; `warn` lets it pass with a header",
+            "refuse",
+        ),
+        "mode": Key(_mode, "`shadow`: recorded as one that would have refused", otherwise="`defaults.mode`"),
+        "store_outage": Key(_store_outage, "what happens while the store is away", otherwise="`defaults.store_outage`"),
         "help": _help,
     }
 )
@@ -164,11 +235,21 @@ TELEMETRY = Keys(
     }
 )
 
+ALERT = Keys(
+    {
+        "name": Key(_rule_name, "unique among the alerts", required=True),
+        "to": Key(Webhook(), "a webhook, or an incoming webhook of Slack", required=True),
+        "on": Key(ListOf(Choice(*get_args(EventKind)), unique=True), "what is told", required=True),
+    }
+)
+
 SECTIONS: dict[str, Key] = {
     "upstreams": Key(MapOf(UPSTREAM_NAME, UPSTREAM), "providers, by the first segment of the path"),
     "defaults": Key(DEFAULTS, "what holds where no rule says otherwise"),
     "access": Key(ListOf(ACCESS), "who may call what; without a rule everything with a valid key"),
+    "budgets": Key(ListOf(BUDGET), "limits in money, tokens, calls and calls at once; any number may meet a call"),
     "prices": Key(ListOf(PRICE), "prices of your own, matched in order before the price book"),
+    "alerts": Key(ListOf(ALERT), "whom to tell of what, at most once for each rule, scope and window"),
     "telemetry": Key(TELEMETRY, "how spans are written"),
 }
 
@@ -188,26 +269,31 @@ def json_schema() -> dict[str, Any]:
 def key_table() -> str:
     """Every key as a Markdown table, in the order of a file."""
     lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    listed: list[Shape] = []
     for name, section in SECTIONS.items():
         lines.append(f"| **`{name}`** | {section.shape.told} | | {section.about} |")
-        lines += _rows(name, section.shape)
+        lines += _rows(name, section.shape, listed)
     return "\n".join(lines) + "\n"
 
 
-def _rows(path: str, shape: Shape) -> list[str]:
+def _rows(path: str, shape: Shape, listed: list[Shape]) -> list[str]:
+    """The rows of the keys inside a value. What is `listed` already, as the keys of `match`, is not listed again."""
+    if any(shape is other for other in listed):
+        return []
     if isinstance(shape, MapOf):
-        return _rows(f"{path}.NAME", shape.shape)
+        return _rows(f"{path}.NAME", shape.shape, listed)
     if isinstance(shape, ListOf):
-        return _rows(f"{path}[]", shape.shape)
+        return _rows(f"{path}[]", shape.shape, listed)
     if isinstance(shape, Either):
-        return _rows(path, shape.keys)
+        return _rows(path, shape.keys, listed)
     if not isinstance(shape, Keys):
         return []
+    listed.append(shape)
     lines: list[str] = []
     for name, key in (shape.keys | {f"{start}NAME": key for start, key in shape.open_keys.items()}).items():
         default = "required" if key.required else f"`{key.default}`" if key.default is not None else key.otherwise
         lines.append(f"| `{path}.{name}` | {key.shape.told} | {default} | {key.about} |")
         # `not` takes the keys of `match` again; a second listing would only hide the rest.
         if name != "not":
-            lines += _rows(f"{path}.{name}", key.shape)
+            lines += _rows(f"{path}.{name}", key.shape, listed)
     return lines

@@ -34,6 +34,9 @@ class Record(msgspec.Struct, kw_only=True):
     user_agent: str = ""
     session: str | None = None
     labels: dict[str, str] = {}
+    max_cost_nusd: dict[str, int] = {}
+    """The `max_cost` budgets of the task key, by their chains: to count again what was spent of them. Beside the
+    contract."""
 
     upstream: str = ""
     provider: str = ""
@@ -99,6 +102,12 @@ def encode(record: Record) -> bytes:
 def decode(data: bytes | str) -> Record:
     """Raises msgspec.DecodeError or msgspec.ValidationError for bytes that are no record."""
     return _decoder.decode(data)
+
+
+def is_unpriced(record: Record) -> bool:
+    """Whether a call lacks a price. One whose usage is still to come (`estimate.later`: a background answer) does not:
+    the record that takes its place will say what it cost."""
+    return record.cost_nusd is None and record.estimate.get("later") is not True
 
 
 def rfc3339(at_ms: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .call import Call
 from .estimate import Estimator
+from .expected import subject_of
 from .record import Record, Result, UsageSource
 from .usage import NO_USAGE, Usage
 
@@ -72,7 +73,8 @@ def settle(
     answer_s   seconds from sending the call to the last byte that was seen
     """
     record.model = told.model or record.model
-    record.upstream_call_id = told.upstream_call_id or record.upstream_call_id
+    if call.retrieves is None:  # a retrieval shows the id of the call that it retrieves, which is another's
+        record.upstream_call_id = told.upstream_call_id or record.upstream_call_id
     record.finish_reasons = told.finish_reasons
     record.service_tier = told.service_tier or call.service_tier
     record.result = result
@@ -90,12 +92,21 @@ def settle(
         return
     if source == "none" and told.provider_cost_usd is None:
         # An answer without usage is not free: it is unpriced, counted and shown as such. One whose usage comes
-        # with a later retrieval is settled then, by another revision of this record.
+        # with a later retrieval is settled then, by another revision of this record; its estimate says so.
+        if told.later is not None:
+            record.estimate = {**record.estimate, "later": True}
         record.cost_nusd, record.list_nusd, record.cost_parts_nusd, record.cost_source = None, None, {}, "none"
         return
     price(record, told=told, prices=prices, billing=billing)
     if source == "reported" and not cut:
-        estimator.learn(record.provider, call, usage, seen_bytes=told.seen_bytes, answer_s=answer_s)
+        estimator.learn(
+            record.provider,
+            call,
+            usage,
+            seen_bytes=told.seen_bytes,
+            answer_s=answer_s,
+            subject=subject_of(record, record.provider, call.model),
+        )
 
 
 def settled_by_item(call: Call) -> bool:
@@ -120,7 +131,8 @@ def used(
         told.usage,
         seen_bytes=told.seen_bytes,
         answer_s=answer_s,
-        hidden=told.hidden_reasoning or (cut and not call.stream),
+        # Before the first byte nobody knows whether the model is at work, and a plain answer shows nothing of it.
+        hidden=told.hidden_reasoning or (cut and (not answered or not call.stream)),
     )
     return estimate, "partial" if cut else "estimated"
 

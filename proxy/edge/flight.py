@@ -7,6 +7,7 @@ import os
 import msgspec
 from aiohttp import web
 
+from ..core.admission import Take
 from ..core.call import Call
 from ..core.caller import Caller
 from ..core.policy import Upstream
@@ -14,9 +15,11 @@ from ..core.record import Record
 from ..core.refusal import Refusal
 from ..wire import UsageRemover
 from ..wire.reading import Meter, Reading
+from .holding import Plan
 from .upstream import Exchange
 
 USER_AGENT_CHARACTERS_MAX = 256
+BYTES_PER_SEEN_TOKEN = 3
 
 
 class Flight(msgspec.Struct, kw_only=True):
@@ -51,6 +54,28 @@ class Flight(msgspec.Struct, kw_only=True):
     exchange: Exchange | None = None
     meter: Meter | None = None
     remover: UsageRemover | None = None
+    plan: Plan | None = None
+    packed: bool = False
+    """The answer goes out compressed, so that nothing can be put into it."""
+
+    @property
+    def limits(self) -> list[tuple[str, str]]:
+        """The headers that tell what its budgets have left."""
+        return self.plan.headers if self.plan is not None else []
+
+    @property
+    def takes(self) -> list[Take]:
+        return self.plan.way.takes if self.plan is not None else []
+
+    @property
+    def seen_tokens(self) -> int:
+        """Output tokens that the agent has seen so far, told from their bytes, rather too many than too few."""
+        return self.meter.seen_bytes // BYTES_PER_SEEN_TOKEN if self.meter is not None else 0
+
+    @property
+    def outgrown(self) -> bool:
+        """The answer has become longer than its hold covers."""
+        return self.plan is not None and bool(self.plan.way.takes) and self.seen_tokens > self.plan.held_tokens
 
     def clock_out(self, now_s: float) -> None:
         """Puts the times into the record. Overhead is our own share: neither the agent's body nor the provider."""
@@ -75,6 +100,7 @@ def stamp(record: Record, caller: Caller) -> None:
     record.org, record.team, record.user, record.key_id = caller.org, caller.team, caller.user, caller.key_id
     record.labels, record.task, record.task_source = caller.labels, caller.task, caller.task_source
     record.agent, record.session = caller.agent, caller.session
+    record.max_cost_nusd = caller.max_cost_nusd
     ids = os.urandom(32).hex()
     record.trace_id = caller.trace_id or ids[:32]
     record.parent_span_id, record.trace_flags = caller.parent_span_id, caller.trace_flags

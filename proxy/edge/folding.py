@@ -48,7 +48,6 @@ class RefusalFolder:
 
     async def close(self) -> None:
         """Writes what is folded; the process ends."""
-        for task in list(self._tasks):
-            task.cancel()
         for like in list(self._waiting):
             await self._flush(like)
+        await asyncio.gather(*self._tasks)  # those that sleep find nothing left; one that writes must not be cut

@@ -170,10 +170,11 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADERS_BYTES_MAX:
             raise ValueError("headers too large")
-        text = value.decode("utf-8", "replace")
+        text = value.decode("utf-8", "surrogateescape")  # `answers` writes the same bytes again
         as_sent, lower = header_name(name)
         self.headers.append((as_sent, text))
-        self.fields.setdefault(lower, text)
+        if lower not in self.fields:
+            self.fields[lower] = text
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

@@ -123,7 +123,8 @@ class KeyRing:
         if not verify(parsed, self._secrets):
             return _invalid("this Callmeter key is not genuine; check that it was copied whole, or ask an admin")
         try:
-            info = await asyncio.wait_for(self._look_up(parsed.key_id), LOOKUP_S)
+            async with asyncio.timeout(LOOKUP_S):
+                info = await self._look_up(parsed.key_id)
         except Exception as error:
             # Whatever the database's driver raises, the caller is told the same, and the key is in no message.
             log.warning("keys cannot be looked up: %s", type(error).__name__)
@@ -178,8 +179,10 @@ class KeyRing:
     async def _take_changes(self) -> bool:
         """One query; whether there may be more. Only keys in use are kept; others are looked up when they come."""
         asked_at = self._clock()
-        asked = asyncio.get_running_loop().run_in_executor(self._poll_thread, self._changes, self._version)
-        changed = await asyncio.wait_for(asked, LOOKUP_S)
+        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the result.
+        async with asyncio.timeout(LOOKUP_S):
+            loop = asyncio.get_running_loop()
+            changed = await loop.run_in_executor(self._poll_thread, self._changes, self._version)
         version = self._version
         for info in changed:
             self._version = max(self._version, info.version)

@@ -25,18 +25,19 @@ from ..core.prices import Prices
 from ..core.record import Record, Result
 from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
-from ..store.calls import CallStore, StoreUnavailable
+from ..store.calls import CallStore
 from ..telemetry.logs import log_call
 from ..wire.reading import Reading
 from .answers import add_own, cost_header, passed_on, refusal_answer, wanted_encodings
 from .body import BodyBroken, BodyTooLarge, read_body
 from .flight import USER_AGENT_CHARACTERS_MAX, Flight, new_call_id, stamp
 from .folding import RefusalFolder
+from .holding import Holder
 from .keyring import KeyRing, Known
 from .own_pages import OwnPages
 from .paths import Target, TargetInvalid, read_target
 from .retrieval import Retrievals
-from .sentences import body_too_large, price_unknown, store_away, unknown_upstream, upstream_broken
+from .sentences import body_too_large, price_unknown, unknown_upstream, upstream_broken
 from .upstream import Exchange, UpstreamFailure, Upstreams, origin
 
 GATHER_BYTES_MAX = 256 * 1024
@@ -82,6 +83,7 @@ class Relay:
         retrievals: Retrievals,
         own_pages: OwnPages,
         estimator: Estimator,
+        holder: Holder,
         clock_ms: Callable[[], int],
     ) -> None:
         self._policy = policy
@@ -92,12 +94,12 @@ class Relay:
         self._retrievals = retrievals
         self._own_pages = own_pages
         self._estimator = estimator
+        self._holder = holder
         self._clock_ms = clock_ms
         self._loop = asyncio.get_running_loop()
         self._folder = RefusalFolder(self._write_record)
         self._flights: dict[str, Flight] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._outage_nusd = 0
 
     # -- the walk -------------------------------------------------------------------------------------------------
 
@@ -163,13 +165,15 @@ class Relay:
         if flight.wrong:
             raise Refused(first_by_precedence(flight.wrong))
 
-        # 4  What it will cost.
+        # 4  What it will cost, and of which budgets that is taken.
         if not call.free:
-            self._put_estimate(record, call, prices, upstream.billing)
+            flight.plan = self._holder.plan(policy, caller, call, upstream, record.at_ms)
         try:
             # 5  The hold. After this point the call must be settled.
-            if not call.free:
-                await self._reserve(record, policy)
+            if flight.plan is not None:
+                if refusal := await self._holder.reserve(record, flight.plan, policy):
+                    raise Refused(refusal)
+                flight.call = flight.plan.way.call
             # 6  To the provider.
             flight.sent_s = monotonic()
             await self._send(flight, target, path, found, headers, body, text)
@@ -198,13 +202,15 @@ class Relay:
     ) -> None:
         upstream = flight.upstream
         assert upstream is not None
+        path, changed = self._changed(flight, path, text)
         outgoing = identity.outgoing_headers(
             flight.request.headers.items(), found=found, dialect=flight.dialect, upstream_key=upstream.key
         )
         accepted = wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
-        asked = wire.ask_for_usage(flight.call, text, upstream.provider) if flight.call.stream else None
-        if asked is not None:
-            body, accepted, flight.remover = asked, "identity", wire.UsageRemover()
+        if flight.call.stream and (asked := wire.ask_for_usage(flight.call, changed, upstream.provider)) is not None:
+            changed, accepted, flight.remover = asked, "identity", wire.UsageRemover()
+        if changed is not text:  # what we changed goes on unpacked
+            body = changed
             outgoing = [(name, value) for name, value in outgoing if name.lower() != "content-encoding"]
         outgoing.append(("accept-encoding", accepted))
         query = identity.clean_query(target.query, found.key_text)
@@ -218,15 +224,30 @@ class Relay:
         flight.sent = True
         await flight.exchange.head()
 
+    def _changed(self, flight: Flight, path: str, text: bytes) -> tuple[str, bytes]:
+        """Path and body as a budget wants them: another model, a limit on the output; else as they were."""
+        plan = flight.plan
+        if plan is None or flight.upstream is None:
+            return path, text
+        if plan.other_model is not None:
+            turned = wire.with_other_model(plan.ways[0].call, path, text, plan.other_model)
+            if turned is None:
+                raise RuntimeError("a call that takes another model has no place for it")
+            path, text = turned
+        if plan.output_limit is not None:
+            text = wire.with_output_limit(flight.call, text, plan.output_limit, flight.upstream.provider) or text
+        return path, text
+
     async def _answer(self, flight: Flight) -> web.StreamResponse:
         exchange, record = flight.exchange, flight.record
         assert exchange is not None
         flight.head_s = monotonic()
         content_type, encoding = self._open_meter(flight)
         record.status = exchange.status
-        if encoding not in ("", "identity"):
+        flight.packed = encoding not in ("", "identity")
+        if flight.packed:
             flight.remover = None  # packed although we asked for plain bytes: pass it on as it is
-        passed = passed_on(exchange.headers, record)
+        passed = passed_on(exchange.headers, record, flight.limits)
         gathered: list[bytes] = []
         if "json" in content_type and not (flight.call.stream and exchange.status < 400):
             whole = await self._gather(flight, gathered)
@@ -256,6 +277,9 @@ class Relay:
             passed.popall("content-length", None)
         response = web.Response(status=record.status, headers=passed, body=whole)
         record.ms_first_byte = record.ms_total
+        flight.writing_since_s = monotonic()
+        if flight.exchange is not None:
+            flight.exchange.close()  # the provider's connection need not wait for a slow agent
         try:
             await response.prepare(request)
             await response.write_eof()
@@ -287,7 +311,9 @@ class Relay:
                 else:
                     await self._write(flight, response, data)
                     self._feed(flight, data)
-                tail = data[-4:] or tail
+                tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
+                if flight.outgrown and (refusal := await self._outgrow(flight)):
+                    return await self._cut(flight, response, refusal, tail)
         except UpstreamFailure as failure:
             return await self._broken(flight, response, failure, tail)
         if remover is not None and (data := remover.close()):
@@ -319,7 +345,7 @@ class Relay:
         record, request = flight.record, flight.request
         told = self._told(flight, refusal)
         response = refusal_answer(told)
-        add_own(response.headers, record)
+        add_own(response.headers, record, flight.limits)
         if not request.content.is_eof():
             response.force_close()  # the rest of the body is not read, so the connection cannot serve another call
         if flight.caller_known:
@@ -342,7 +368,7 @@ class Relay:
         # A provider that was too slow for us has worked, and may bill; one that broke before it answered has not.
         reading = self._complete(flight, result="failed", cut=failure.is_timeout or flight.answered > 0)
         response = refusal_answer(told)
-        add_own(response.headers, record)
+        add_own(response.headers, record, flight.limits)
         await self._settle(flight, reading)
         return response
 
@@ -352,12 +378,26 @@ class Relay:
         """The provider broke in mid-answer: what was seen is metered, and the agent is told in its own dialect where
         the stream stands between two events; in the midst of one, only a broken connection is honest."""
         flight.record.error = failure.reason
-        reading = self._complete(flight, result="failed", cut=True)
         code = "upstream_timeout" if failure.is_timeout else "upstream_unreachable"
+        return await self._end_early(flight, response, tail, code, failure.sentence)
+
+    async def _cut(
+        self, flight: Flight, response: web.StreamResponse, refusal: Refusal, tail: bytes
+    ) -> web.StreamResponse:
+        """A stream that a budget with `when_outgrown: cut` has nothing left for ends at the provider and here."""
+        flight.record.refusal, flight.record.error = refusal.code, "budget_cut"
+        if flight.exchange is not None:
+            flight.exchange.close()
+        return await self._end_early(flight, response, tail, refusal.code, refusal.sentence)
+
+    async def _end_early(
+        self, flight: Flight, response: web.StreamResponse, tail: bytes, code: str, sentence: str
+    ) -> web.StreamResponse:
+        reading = self._complete(flight, result="failed", cut=True)
         between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
         ending = b""
-        if flight.call.stream and reading.error is None:  # else the provider has said itself what went wrong
-            ending = wire.end_of_stream(flight.call, code, failure.sentence)
+        if flight.call.stream and not flight.packed and reading.error is None:  # else the provider has said it itself
+            ending = wire.end_of_stream(flight.call, code, sentence)
         try:
             if between_events and (ending or reading.error):
                 if ending:
@@ -369,6 +409,10 @@ class Relay:
             pass  # the agent is gone as well
         await self._settle(flight, reading)
         return response
+
+    async def _outgrow(self, flight: Flight) -> Refusal | None:
+        assert flight.plan is not None
+        return await self._holder.outgrow(flight.record, flight.plan, flight.seen_tokens)
 
     def _left(self, flight: Flight, result: Result = "client_gone") -> None:
         """The agent went away. Streams are cancelled at the provider, unless the policy drains them; other calls are
@@ -404,7 +448,8 @@ class Relay:
                     self._feed(flight, data)
         except (TimeoutError, UpstreamFailure, asyncio.CancelledError):
             pass  # what was seen until here is what is known
-        await self._settle_left(flight, result)
+        finally:
+            await self._settle_left(flight, result)
 
     async def _settle_left(self, flight: Flight, result: Result) -> None:
         cut = flight.exchange is not None and not flight.exchange.at_end
@@ -490,7 +535,10 @@ class Relay:
             call=call,
             now_ms=record.at_ms,
         )
-        if isinstance(caller, Refusal):
+        if isinstance(caller, Refusal):  # an expired key, say: we still know whose it is
+            info = known.info
+            record.org, record.team, record.user, record.key_id = info.org, info.team, info.user, info.key_id
+            flight.caller_known = True
             raise Refused(caller)
         stamp(record, caller)
         flight.caller_known = True
@@ -502,24 +550,6 @@ class Relay:
         if isinstance(page, Refusal):
             raise Refused(page)
         return page
-
-    def _put_estimate(self, record: Record, call: Call, prices: Prices, billing: str) -> None:
-        """The draft says what the call is expected to cost: it stands if this process dies before the call ends."""
-        record.usage, record.usage_source = self._estimator.before(record.provider, call), "estimated"
-        settlement.price(record, told=None, prices=prices, billing=billing)
-        record.hold_nusd = record.cost_nusd or 0
-        record.estimate = {"input": record.usage.input, "output": record.usage.output, "by": "expected"}
-
-    async def _reserve(self, record: Record, policy: Policy) -> None:
-        try:
-            await self._store.reserve(record)
-            self._outage_nusd = 0
-        except StoreUnavailable as away:
-            allowed = policy.defaults.store_outage
-            if allowed == "refuse" or (isinstance(allowed, int) and self._outage_nusd >= allowed):
-                raise Refused(store_away(str(away))) from None
-            record.degraded = True
-            self._store.keep(record)  # the hold is registered as soon as the store is back
 
     def _told(self, flight: Flight, refusal: Refusal, *, sent: bool = False) -> Answer:
         headers = flight.request.headers
@@ -569,8 +599,8 @@ class Relay:
             answer_s=now_s - flight.sent_s,
         )
         flight.clock_out(now_s)
-        if record.degraded:
-            self._outage_nusd += record.cost_nusd or 0
+        if flight.plan is not None:
+            self._holder.settled(record, flight.plan, answer_s=now_s - flight.sent_s, cut=cut)
         return reading
 
     async def _settle(self, flight: Flight, reading: Reading) -> None:
@@ -584,7 +614,7 @@ class Relay:
     async def _conclude(self, flight: Flight, reading: Reading) -> None:
         await self._store.settle(flight.record)
         if reading.later or reading.outcome_of or reading.items or reading.files:
-            await self._retrievals.follow(flight.record, flight.call, reading)
+            self._in_background(self._retrievals.follow(flight.record, flight.call, reading, flight.takes))
 
     async def _write_record(self, record: Record) -> None:
         log_call(record)
@@ -602,7 +632,12 @@ class Relay:
         """Work that no agent waits for and no cancellation reaches; the process waits for it before it ends."""
         task = self._loop.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._forget_background)
+
+    def _forget_background(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("work behind a call failed", exc_info=task.exception())
 
     # -- the process ----------------------------------------------------------------------------------------------
 
@@ -624,12 +659,14 @@ class Relay:
     async def close(self, within_s: float) -> None:
         """Waits for what runs behind agents that left, settles what takes too long with what was seen of it, then
         writes the refusals that were folded."""
-        if self._background:
-            _, late = await asyncio.wait(list(self._background), timeout=within_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=within_s)
+        deadline_s = monotonic() + within_s
+        while self._background and monotonic() < deadline_s:
+            await asyncio.wait(list(self._background), timeout=deadline_s - monotonic())
+        for task in list(self._background):
+            task.cancel()
+        deadline_s = monotonic() + within_s
+        while self._background and monotonic() < deadline_s:  # each may leave a settle behind it
+            await asyncio.wait(list(self._background), timeout=deadline_s - monotonic())
         await self._folder.close()
 
 

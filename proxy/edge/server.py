@@ -117,7 +117,7 @@ class DataPort:
         # Busy connections close after their answer; told to close now, they would not hear the rest of an upload.
         for connection in self._server.connections:
             if isinstance(connection, Connection) and connection.idle:
-                connection.close()
+                connection.force_close()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + within_s
         while self._relay.running and loop.time() < deadline_s:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .alerts import AlertBook
+from .budgets import BudgetBook
 from .engine import Database
 from .entry import Entry, Position
 from .keys import KeyStore
 from .queries import Queries
+from .raises import RaiseBook
 from .reports import Report, report
 from .reprice import Price, Repriced, reprice
+from .spending import Spending
 from .writer import Fence, Ingested, Writer
 
 
 class Ledger(Queries):
-    """An opened ledger. Reads come from `Queries`; `keys` keeps what keys stand for; `id` tells ledgers apart.
+    """An opened ledger. Reads come from `Queries`. `keys` keeps what keys stand for, `raises` and `budgets` what is
+    known of budgets, `alerts` what is to be told; `spending` reads what counters are counted from; `id` tells ledgers
+    apart.
 
     Every method raises LedgerUnavailable where the database cannot be reached.
     """
@@ -23,6 +29,10 @@ class Ledger(Queries):
         super().__init__(database)
         self._writer = Writer(database)
         self.keys = KeyStore(database)
+        self.raises = RaiseBook(database)
+        self.budgets = BudgetBook(database)
+        self.alerts = AlertBook(database)
+        self.spending = Spending(database)
         self.id = database.ledger_id
         self.name = database.name
         """The URL without its password, for messages."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
@@ -19,6 +19,9 @@ from .tables import KEYS_VERSION, LEDGER_ID, SCHEMA, SCHEMA_VERSION, WRITER, met
 BUSY_TIMEOUT_MS = 5_000
 """How long a SQLite writer waits for another; a batch takes milliseconds, so this is only met when something hangs."""
 CONNECT_TIMEOUT_S = 5
+SILENCE_MS = 10_000
+"""A connection to PostgreSQL whose other end has not acknowledged our bytes for so long is dead: a batch that waited
+on it is tried on another one."""
 STATEMENT_TIMEOUT_MS = 60_000
 """The longest report on PostgreSQL; a statement without an end would keep the bookkeeper from ever going on."""
 CONNECTIONS_MAX = 8
@@ -109,7 +112,17 @@ class Database:
                 f"the ledger at `{self.name}` has schema {version} and this Callmeter knows {SCHEMA_VERSION}: it was "
                 "written by a newer version; run that one, or use another CALLMETER_LEDGER_URL"
             )
+        if int(version) < SCHEMA_VERSION:
+            self._upgrade()
         return known[LEDGER_ID]
+
+    def _upgrade(self) -> None:
+        """Brings the schema of an older version up to ours: so far every version has only added tables."""
+        with self._translated(), self._writer.begin() as connection:
+            if not self.sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": CREATE_LOCK})
+            metadata.create_all(connection)
+            connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value=str(SCHEMA_VERSION)))
 
 
 def parse_url(url: str) -> URL:
@@ -164,7 +177,11 @@ def postgresql_engine(url: URL) -> Engine:
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,  # a database that was restarted costs no failed batch
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "callmeter"},
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "callmeter",
+            "tcp_user_timeout": SILENCE_MS,
+        },
     )
 
     @event.listens_for(engine, "connect")

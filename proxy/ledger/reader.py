@@ -5,20 +5,26 @@ Workers look up keys here. They do it without SQLAlchemy, which would cost each 
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from ..core.caller import KeyInfo
+from ..core.raises import GivenRaise
 from ..core.record import Record, decode
 from .errors import LedgerRefused, LedgerUnavailable
 from .rollups import TASKS_MAX, TaskTotals, text
 
 KEY_COLUMNS = KeyInfo.__struct_fields__
 """The columns of `keys`, in the order in which `key_info` takes them."""
+RAISE_COLUMNS = GivenRaise.__struct_fields__
+"""The columns of `raises`, in the order in which `raise_of` takes them."""
 CHANGES_MAX = 1_000
 """Changed keys in one answer; whoever gets that many asks again from the last version."""
 BUSY_TIMEOUT_S = 1.0
@@ -26,6 +32,14 @@ BUSY_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_MS = 3_000
 """A call waits for its key: rather answer that the store is away than hang."""
+SILENCE_MS = 3_000
+"""A connection whose other end has not even acknowledged our bytes for so long is dead (a lost route, a lost host)."""
+KEEPALIVE_S = 5
+KEEPALIVE_COUNT = 3
+"""A connection that nobody uses is tried every 5 s and given up after three tries, so that no call finds it dead."""
+TURN_S = 1.0
+"""How long one look-up waits for another on the same connection. They take milliseconds: one that takes longer hangs
+and is cut off, so that the look-ups behind it do not hang with it."""
 
 _SELECT_KEY = f"SELECT {', '.join(f'keys.{name}' for name in KEY_COLUMNS)} FROM keys".replace(
     "keys.user", 'keys."user"'
@@ -33,40 +47,122 @@ _SELECT_KEY = f"SELECT {', '.join(f'keys.{name}' for name in KEY_COLUMNS)} FROM 
 _SELECT_TASKS = f"SELECT {', '.join(f'tasks.{name}' for name in TaskTotals.__struct_fields__)} FROM tasks".replace(
     "tasks.user", 'tasks."user"'
 )
+_SELECT_RAISES = f"SELECT {', '.join(RAISE_COLUMNS)} FROM raises"
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class Reader:
-    """A read-only connection of one worker, safe to use from several threads. Opens itself again after a failure.
+LEDGER_ID = "ledger_id"
+"""As in tables.py, which would bring SQLAlchemy with it."""
 
-    Every method raises LedgerUnavailable where the database cannot be read now.
+
+class Line:
+    """A read-only connection, used by one thread at a time. Opens itself again after a failure.
+
+    connect   opens a connection
+    errors    what its methods raise
+    mark      what stands for a value in a statement
     """
 
     def __init__(self, connect: Callable[[], Any], errors: tuple[type[Exception], ...], mark: str) -> None:
         self._connect = connect
         self._errors = errors
         self._mark = mark
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._connection: Any = None
+        self._socket: socket.socket | None = None
+
+    def rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """What a statement finds; `?` stands for a value. Raises LedgerUnavailable."""
+        if not self._turn.acquire(timeout=TURN_S):
+            self._hang_up()
+            raise LedgerUnavailable("the ledger does not answer; the connection to it is made again")
+        try:
+            if self._connection is None:
+                self._open()
+            found: list[tuple[Any, ...]] = self._connection.execute(
+                statement.replace("?", self._mark), values
+            ).fetchall()
+        except self._errors as error:
+            self._drop()
+            words = " ".join(str(error).split())
+            raise LedgerUnavailable(f"the ledger cannot be read now: {words}; is the bookkeeper running?") from error
+        finally:
+            self._turn.release()
+        return found
+
+    def close(self) -> None:
+        """Ends the connection, and whatever waits for an answer on it."""
+        if not self._turn.acquire(timeout=TURN_S):
+            self._hang_up()
+            return
+        try:
+            self._drop()
+        finally:
+            self._turn.release()
+
+    def _open(self) -> None:
+        self._connection = self._connect()
+        if hasattr(self._connection, "fileno"):
+            # A descriptor of our own: that of the driver may be closed, and be another's, when we hang up.
+            self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
+
+    def _hang_up(self) -> None:
+        """Wakes the thread that waits on the connection: it finds it closed by the other end, and drops it."""
+        line = self._socket
+        if line is not None:
+            with suppress(OSError):  # it has ended by itself
+                line.shutdown(socket.SHUT_RDWR)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        line, self._socket = self._socket, None
+        if line is not None:
+            line.close()
+        if connection is not None:
+            with suppress(*self._errors):  # it is being thrown away
+                connection.close()
+
+
+class Reader:
+    """What one worker reads, safe to use from several threads. Keys have a connection of their own: whatever a page
+    or a retrieval has to wait for, calls do not.
+
+    Every method raises LedgerUnavailable where the database cannot be read now.
+    """
+
+    def __init__(self, connect: Callable[[], Any], errors: tuple[type[Exception], ...], mark: str) -> None:
+        self._keys = Line(connect, errors, mark)
+        self._pages = Line(connect, errors, mark)
+
+    def ledger_id(self) -> str:
+        """Tells ledgers apart."""
+        rows = self._keys.rows("SELECT value FROM meta WHERE name = ?", (LEDGER_ID,))
+        if not rows:
+            raise LedgerUnavailable("the ledger's database is being made")
+        return str(rows[0][0])
 
     def key(self, key_id: str) -> KeyInfo | None:
         """What a key stands for; None: there is no such key."""
-        rows = self._rows(f"{_SELECT_KEY} WHERE key_id = ?", (key_id,))
+        rows = self._keys.rows(f"{_SELECT_KEY} WHERE key_id = ?", (key_id,))
         return key_info(rows[0]) if rows else None
 
     def keys_changed_since(self, version: int) -> list[KeyInfo]:
         """Keys made, changed or revoked after `version`, oldest change first, at most CHANGES_MAX."""
-        rows = self._rows(f"{_SELECT_KEY} WHERE version > ? ORDER BY version LIMIT {CHANGES_MAX}", (version,))
+        rows = self._keys.rows(f"{_SELECT_KEY} WHERE version > ? ORDER BY version LIMIT {CHANGES_MAX}", (version,))
         return [key_info(row) for row in rows]
 
+    def open_raises(self, now_ms: int) -> list[GivenRaise]:
+        """The raises of budgets that still count."""
+        return [raise_of(row) for row in self._keys.rows(f"{_SELECT_RAISES} WHERE until_ms > ? ORDER BY id", (now_ms,))]
+
     def call(self, call_id: str) -> Record | None:
-        rows = self._rows("SELECT record FROM calls WHERE call_id = ?", (call_id,))
+        rows = self._pages.rows("SELECT record FROM calls WHERE call_id = ?", (call_id,))
         return decode(rows[0][0]) if rows else None
 
     def by_upstream_call_id(self, org: str, upstream: str, upstream_call_id: str) -> Record | None:
         """The newest call that the provider gave this id, as for a retrieval that shows its usage."""
         # The repeated condition lets SQLite use the index, which leaves out calls without such an id.
-        rows = self._rows(
+        rows = self._pages.rows(
             "SELECT record FROM calls WHERE upstream_call_id = ? AND upstream_call_id <> ''"
             " AND upstream = ? AND org = ? ORDER BY seq DESC LIMIT 1",
             (text(upstream_call_id), text(upstream), text(org)),
@@ -75,39 +171,15 @@ class Reader:
 
     def tasks_of(self, user: str, org: str) -> list[TaskTotals]:
         """A user's own tasks, the one worked on last first, at most TASKS_MAX."""
-        rows = self._rows(
+        rows = self._pages.rows(
             f'{_SELECT_TASKS} WHERE "user" = ? AND org = ? ORDER BY last_at_ms DESC, task LIMIT {TASKS_MAX}',
             (text(user), text(org)),
         )
         return [TaskTotals(**dict(zip(TaskTotals.__struct_fields__, row, strict=True))) for row in rows]
 
     def close(self) -> None:
-        with self._lock:
-            self._drop()
-
-    def _rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = self._connect()
-                found: list[tuple[Any, ...]] = self._connection.execute(
-                    statement.replace("?", self._mark), values
-                ).fetchall()
-            except self._errors as error:
-                self._drop()
-                words = " ".join(str(error).split())
-                raise LedgerUnavailable(
-                    f"the ledger cannot be read now: {words}; is the bookkeeper running?"
-                ) from error
-        return found
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except self._errors:
-                pass  # it is being thrown away
+        self._keys.close()
+        self._pages.close()
 
 
 def open_reader(url: str) -> Reader:
@@ -140,7 +212,15 @@ def postgresql_reader(url: str) -> Reader:
 
     def connect() -> psycopg.Connection[Any]:
         connection = psycopg.connect(
-            url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="callmeter worker"
+            url,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            application_name="callmeter worker",
+            tcp_user_timeout=SILENCE_MS,
+            keepalives=1,
+            keepalives_idle=KEEPALIVE_S,
+            keepalives_interval=KEEPALIVE_S,
+            keepalives_count=KEEPALIVE_COUNT,
         )
         connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
         connection.execute("SET default_transaction_read_only = on")
@@ -154,3 +234,10 @@ def key_info(row: Sequence[Any]) -> KeyInfo:
     fields = dict(zip(KEY_COLUMNS, row, strict=True))
     fields["labels"] = _read_labels(fields["labels"])
     return KeyInfo(**fields)
+
+
+def raise_of(row: Sequence[Any]) -> GivenRaise:
+    """A row of RAISE_COLUMNS -> the raise."""
+    fields = dict(zip(RAISE_COLUMNS, row, strict=True))
+    fields["scope"] = _read_labels(fields["scope"])
+    return GivenRaise(**fields)

@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 
 from ..core.money import NUSD_MAX
-from ..core.record import Record
+from ..core.record import Record, is_unpriced
 from ..core.usage import TOKEN_FIELDS
 
 HOUR_MS = 3_600_000
@@ -80,7 +80,7 @@ def measures(record: Record) -> tuple[int, ...]:
         record.count,
         amount(record.cost_nusd),
         amount(record.list_nusd),
-        record.count if record.cost_nusd is None else 0,
+        record.count if is_unpriced(record) else 0,
         record.count if record.cost_source == "assumed" else 0,
         amount(usage.input),
         amount(usage.cached_input),
@@ -112,7 +112,7 @@ def task_measures(record: Record) -> tuple[int, ...]:
         record.count if record.result == "refused" else 0,
         amount(record.cost_nusd),
         amount(record.list_nusd),
-        record.count if record.cost_nusd is None else 0,
+        record.count if is_unpriced(record) else 0,
         amount(record.usage.tokens),
     )
 

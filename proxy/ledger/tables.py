@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
 
 metadata = MetaData()
@@ -106,6 +106,45 @@ keys = Table(
     Column("expires_at_ms", BigInteger),
     Column("revoked_at_ms", BigInteger),
     Column("version", BigInteger, nullable=False, index=True),
+)
+
+raises = Table(
+    "raises",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("budget", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # JSON object: each name of the budget's `per` with its value
+    Column("amount", BigInteger, nullable=False),  # in the unit of the budget
+    Column("unit", Text, nullable=False),
+    Column("until_ms", BigInteger, nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    # One row for each counter identity that was ever in force: what tells a new budget from a changed one.
+    Column("identity", Text, primary_key=True),
+    Column("since_ms", BigInteger, nullable=False),  # of its latest time in force
+    Column("left_ms", BigInteger),  # when it left the policy; NULL while it is in it
+    Column("from_ms", BigInteger, nullable=False),  # calls before this are in its counters already
+    Column("seeding", Integer, nullable=False),  # 1 until what was spent before it came is in its counters
+    Column("rebuilt", Text, nullable=False),  # JSON list: shards whose counters hold that already
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    # What is to be told, and was: one row for each rule of `alerts`, event, scope and window.
+    Column("key", Text, primary_key=True),
+    Column("alert", Text, nullable=False),  # the rule of `alerts` that says where to
+    Column("body", Text, nullable=False),  # JSON, as it is sent
+    Column("at_ms", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_ms", BigInteger, index=True),  # of the next attempt; NULL: sent, or given up
 )
 
 meta = Table(

@@ -1,27 +1,32 @@
-"""CallStore: what a worker does with its calls. Reserve before, settle after; each call is recorded exactly once, also
-when the store was away, emptied or killed in between."""
+"""CallStore: what a worker does with its calls. Reserve before, settle after; each call is recorded exactly once and
+charged exactly once, also when the store was away, emptied or killed in between."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from ..core import record as records
+from ..core.admission import Reserved, State, Take, WindowMoved, blocked
 from ..core.record import Record
-from . import later, owed
+from . import holds, later, owed, takes
 from .client import Client
+from .clock import StoreClock
+from .connection import Argument
+from .debts import Debts
 from .epoch import read_epochs
 from .errors import StoreError, StoreRebuilding, StoreRefused, StoreUnavailable
-from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS, UNUSUAL_MEMORY_MS
+from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS
 from .keyspace import KEYS, SHARDS, shard_of
 from .owed import Owed, OwedLater, OwedRecord, OwedRelease
-from .spool import Segment, Spool, SpoolFailed
+from .spool import Spool
+from .takes import NO_HOLDING, Holding
 
-__all__ = ["CallStore", "StoreUnavailable"]
+__all__ = ["CallStore", "StoreUnavailable", "WindowMoved"]
 
 PROBE_S = 0.2
 """How often a store that was away is looked at, and the spool after it is back."""
@@ -32,32 +37,48 @@ ORPHANS_S = 1.0
 RENEW_BATCH = 500
 """call_ids in one script: about half a millisecond of the store's time."""
 
-DRAIN_BATCH = 100
-"""Spooled lines that are on their way to the store at once: little enough to leave room for running calls."""
-
-UNSAVED_MAX = 20_000
-"""Owed to the store while neither it nor the spool takes anything: about 50 MB of memory. Beyond it, the oldest are
-dropped with an error in the log: the last resort, after two failures."""
+EXTEND_TRIES = 3
+"""A hold that is another than we think is looked at again: once where it was lost, once where a reply was."""
 
 log = logging.getLogger("callmeter.store")
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """A running call of this process: its shard and the draft of its record (JSON)."""
+    """A running call of this process: its org, the draft of its record (JSON) and what it takes of its counters."""
 
-    shard: int
+    org: str
     draft: bytes
+    holding: Holding
 
 
-def hold_of(draft: Record) -> Hold:
-    return Hold(shard_of(draft.org), records.encode(draft))
+def holds_of(draft: Record, candidates: Sequence[Sequence[Take]]) -> list[Hold]:
+    """One for each candidate, at least one. Raises ValueError like `takes.holding`."""
+    data = records.encode(draft)
+    return [Hold(draft.org, data, takes.holding(draft.org, taken)) for taken in candidates or ((),)]
+
+
+def adopt(hold: Hold, text: bytes) -> Hold:
+    """The hold with the takes that the store has of it."""
+    if hold.holding.text == text:
+        return hold
+    return msgspec.structs.replace(hold, holding=takes.adopted(text, hold.holding))
+
+
+def grow(hold: Hold, *, nusd: int, tokens: int) -> Hold:
+    """The hold as it is after an extension, with the draft that says what the call costs if it is lost."""
+    draft = records.decode(hold.draft)
+    draft.hold_nusd += nusd
+    return Hold(hold.org, records.encode(draft), takes.grown(hold.org, hold.holding, nusd=nusd, tokens=tokens))
+
+
+def states_of(numbers: Sequence[bytes]) -> list[State]:
+    """spent, held, spent, held, ..."""
+    values = [int(number) for number in numbers]
+    return [State(spent, held) for spent, held in zip(values[0::2], values[1::2], strict=True)]
 
 
 class CallStore:
-    """One for each worker process. `clock_ms` gives ms since the epoch.
-
-    `spooled` counts what waits on disk, `drained` what was taken from there into the store since the start.
-    """
+    """One for each worker process. `clock_ms` gives ms since the epoch."""
 
     def __init__(
         self,
@@ -72,33 +93,29 @@ class CallStore:
         settled_memory_ms: int = SETTLED_MEMORY_MS,
     ) -> None:
         self._client = client
-        self._spool = spool
         self._clock_ms = clock_ms
+        self._clock = StoreClock(clock_ms)
         self._hold_life_ms = hold_life_ms
         self._renew_s = renew_s
         self._probe_s = probe_s
-        self._orphans_s = orphans_s
         self._settled_memory_ms = settled_memory_ms
         self._running: dict[str, Hold] = {}
         self._rebuilding = set(range(SHARDS))
         """Shards without an epoch, as far as we know; at first we know of none."""
         self._fault = ""
         """What the store said when it answered but took nothing: out of memory, its disk full, too much under way."""
-        self._unsaved: deque[Owed] = deque(maxlen=UNSAVED_MAX)
-        self._draining: Segment | None = None
+        self._debts = Debts(spool, pay=self._do, note=lambda error: self._note(None, error), orphans_s=orphans_s)
         self._renew_at_s = 0.0
-        self._orphans_at_s = 0.0
         self._renewed_connection_s = 0.0
         self._loops: list[asyncio.Task[None]] = []
         self.degraded_since_ms: int | None = clock_ms()
-        self.drained = 0
 
     # -- life -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Raises StoreRefused (a password, the wrong store) and SpoolFailed. A store that is away is no fault: calls
         are refused or let pass, as policy says, until it is there."""
-        await self._spool.open()
+        await self._debts.open()
         try:
             await self._client.open()
             await self._probe()
@@ -114,16 +131,7 @@ class CallStore:
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        while self._unsaved:
-            try:
-                await self._spool.append(owed.encode(self._unsaved[0]))
-            except SpoolFailed as error:
-                log.error("%d record(s) are lost: %s", len(self._unsaved), error)
-                break
-            self._unsaved.popleft()
-        if self._draining is not None:
-            await self._spool.leave(self._draining)
-        await self._spool.close()
+        await self._debts.close()
         await self._client.close()
 
     @property
@@ -143,56 +151,145 @@ class CallStore:
     @property
     def spooled(self) -> int:
         """Owed to the store: lines in the spool, and what waits in memory because the disk took nothing either."""
-        return self._spool.waiting + len(self._unsaved)
+        return self._debts.waiting
+
+    @property
+    def drained(self) -> int:
+        """What was taken from there into the store since the start."""
+        return self._debts.drained
 
     def running(self) -> int:
         """Calls of this process that have a hold, or will have one as soon as the store is back."""
         return len(self._running)
 
-    # -- the calls ------------------------------------------------------------------------------------------------
+    def now_ms(self) -> int:
+        """The clock of the store, as far as its replies have told: windows are those of this clock."""
+        return self._clock.now_ms()
 
-    async def reserve(self, draft: Record) -> None:
-        """Registers the hold of a call, with the draft that becomes its record if this process dies.
+    # -- before the call ------------------------------------------------------------------------------------------
 
+    async def reserve(self, draft: Record, candidates: Sequence[Sequence[Take]] = ()) -> Reserved:
+        """Takes all of the first candidate that fits, in one step, and registers the hold of the call, with the draft
+        that becomes its record if this process dies. No candidates: only the hold. One round trip.
+
+        After this, a call that was admitted must be settled or released; of one that was not, nothing is held.
         Raises StoreUnavailable, within 0.3 s: the hold may or may not be there then, and expires unless `keep` is
-        called. After this, the call must be settled or released.
+        called. Raises WindowMoved where the store's clock is outside a window: nothing was taken. Raises ValueError
+        for amounts and limits above 2^53 - 1.
         """
-        hold = hold_of(draft)
+        choices = holds_of(draft, candidates)
         try:
-            await self._register(draft.call_id, hold)
+            reply = await self._register(draft.call_id, choices, must=False)
         except StoreError as error:
-            self._note(hold.shard, error)
+            self._note(shard_of(draft.org), error)
             if isinstance(error, StoreUnavailable):
                 raise
             raise StoreUnavailable(str(error)) from None
-        self._running[draft.call_id] = hold
+        status, now_ms = reply[0], int(reply[1])
+        if status == b"WINDOW":
+            raise WindowMoved(now_ms)
+        if status == b"REFUSED":
+            states = states_of(reply[2:])
+            return Reserved(False, 0, states, blocked(candidates[0], states), now_ms)
+        if status == b"SETTLED":
+            return Reserved(True, 0, [], [], now_ms)
+        if status == b"HELD":
+            choice = next((number for number, hold in enumerate(choices) if hold.holding.text == reply[2]), 0)
+            known = self._running.get(draft.call_id, choices[choice])
+            self._running[draft.call_id] = adopt(known, reply[2])
+            return Reserved(True, choice, [], [], now_ms)
+        choice = int(reply[2])
+        self._running[draft.call_id] = choices[choice]
+        return Reserved(True, choice, states_of(reply[3:]), [], now_ms)
 
-    def keep(self, draft: Record) -> None:
-        """For a call that runs although `reserve` failed: its hold is registered as soon as the store is back."""
-        self._running[draft.call_id] = hold_of(draft)
+    def keep(self, draft: Record, taken: Sequence[Take] = ()) -> None:
+        """For a call that runs although `reserve` failed: its hold, and what it takes, is registered as soon as the
+        store is back, whatever the limits say then."""
+        (self._running[draft.call_id],) = holds_of(draft, [taken])
 
-    async def settle(self, record: Record) -> None:
-        """Ends the call's hold and records it, once for each revision; what the store cannot take goes to the spool.
-        Raises nothing but CancelledError, and may be repeated."""
+    # -- while it runs --------------------------------------------------------------------------------------------
+
+    async def extend(self, call_id: str, org: str, *, nusd: int = 0, tokens: int = 0, force: bool = False) -> bool:
+        """Holds more for a running call, of all its counters in money and tokens, or of none where one of them has not
+        so much left. `force`: whether it fits or not. False, too, for a call that does not run here.
+
+        Raises StoreUnavailable: the hold may or may not have grown; the settle ends it either way."""
+        for _ in range(EXTEND_TRIES):
+            hold = self._running.get(call_id)
+            if hold is None:
+                return False
+            if not takes.grows(hold.holding, nusd=nusd, tokens=tokens):
+                return True  # nothing counts what has grown
+            more = grow(hold, nusd=nusd, tokens=tokens)
+            try:
+                reply = await self._extend(call_id, hold, more, nusd=nusd, tokens=tokens, force=force)
+                if not isinstance(reply, list):
+                    if reply:
+                        self._correct(call_id, more)
+                    return bool(reply)
+                if reply[1]:
+                    self._correct(call_id, adopt(hold, reply[1]))
+                else:
+                    await self._register_again(call_id, hold)
+            except StoreError as error:
+                self._note(shard_of(org), error)
+                if isinstance(error, StoreUnavailable):
+                    raise
+                raise StoreUnavailable(str(error)) from None
+        return False
+
+    async def _extend(self, call_id: str, hold: Hold, more: Hold, *, nusd: int, tokens: int, force: bool) -> Any:
+        names, arguments = takes.extend_arguments(hold.holding, nusd=nusd, tokens=tokens, force=force)
+        keys = KEYS[shard_of(hold.org)]
+        texts = (hold.holding.text, more.holding.text, more.draft)
+        return await self._client.script("extend", (keys.epoch, keys.drafts, *names), (call_id, *texts, *arguments))
+
+    # -- after it -------------------------------------------------------------------------------------------------
+
+    async def settle(self, record: Record, taken: Sequence[Take] | None = None) -> None:
+        """Ends the call's hold, charges the counters that it took of, and records it, once for each revision; what the
+        store cannot take goes to the spool. Raises nothing but CancelledError, and may be repeated.
+
+        taken   for a later revision, whose hold is gone: what the call took (`recall_takes`)
+        """
         data = records.encode(record)
-        self._running.pop(record.call_id, None)
-        shard = shard_of(record.org)
+        hold = self._running.get(record.call_id)
+        holding = hold.holding if hold is not None else NO_HOLDING
+        if taken is not None:
+            holding = takes.holding(record.org, taken)
         try:
-            await self._settle(shard, record.call_id, record.revision, data)
+            await holds.end(
+                self._client,
+                KEYS[shard_of(record.org)],
+                call_id=record.call_id,
+                revision=record.revision,
+                record=data,
+                charge=holds.charge_of(record.cost_nusd, record.usage),
+                holding=holding,
+                memory_ms=self._settled_memory_ms,
+            )
+            self._fault = ""
         except StoreError as error:
-            self._note(shard, error)
-            await self._owe(OwedRecord(msgspec.Raw(data)))
+            self._note(shard_of(record.org), error)
+            line = OwedRecord(msgspec.Raw(data), owed.raw_takes(holding.text), self._clock_ms())
+            await self._debts.add(line)
+        # Only now: if we were cancelled on the way, the settle that repeats this one still knows what was taken. A
+        # renewal in between registers nothing, since the store has the marker.
+        self._running.pop(record.call_id, None)
 
     async def release(self, call_id: str, org: str) -> None:
-        """Ends a hold that leaves no record. Raises nothing but CancelledError."""
-        self._running.pop(call_id, None)
-        await self._do_or_owe(shard_of(org), OwedRelease(org, call_id))
+        """Ends a hold that leaves no record and charges nothing. Raises nothing but CancelledError."""
+        hold = self._running.pop(call_id, None)
+        text = hold.holding.text if hold is not None else b""
+        await self._do_or_owe(shard_of(org), OwedRelease(org, call_id, owed.raw_takes(text)))
 
-    async def remember_later(self, org: str, upstream: str, later_id: str, record: Record) -> None:
+    async def remember_later(
+        self, org: str, upstream: str, later_id: str, record: Record, taken: Sequence[Take] = ()
+    ) -> None:
         """Keeps who made a call whose usage a later retrieval of `later_id` (an answer, a batch, a file with a batch's
-        results) will show, for 32 days. Raises nothing but CancelledError."""
-        data = msgspec.Raw(records.encode(record))
-        await self._do_or_owe(shard_of(org), OwedLater(org, upstream, later_id, data))
+        results) will show, and what it took, for 32 days. Raises nothing but CancelledError."""
+        data = later.with_takes(records.encode(record), takes.holding(org, taken).text)
+        await self._do_or_owe(shard_of(org), OwedLater(org, upstream, later_id, msgspec.Raw(data)))
 
     async def recall_later(self, org: str, upstream: str, later_id: str) -> Record | None:
         """The record that was kept, None where it is not known or the store is away: the ledger may know it then."""
@@ -202,28 +299,48 @@ class CallStore:
             self._note(shard_of(org), error)
             return None
 
+    async def recall_takes(self, org: str, upstream: str, later_id: str) -> Sequence[Take]:
+        """What that call took, for the settle of its next revision; empty where it is not known."""
+        try:
+            return (await later.recall_takes(self._client, org, upstream, later_id)).takes
+        except StoreError as error:
+            self._note(shard_of(org), error)
+            return ()
+
     # -- the store ------------------------------------------------------------------------------------------------
 
-    async def _register(self, call_id: str, hold: Hold) -> None:
-        keys = KEYS[hold.shard]
-        names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id))
-        await self._client.script("reserve", names, (call_id, hold.draft, self._hold_life_ms))
-
-    async def _settle(self, shard: int, call_id: str, revision: int, data: bytes | msgspec.Raw) -> None:
-        keys = KEYS[shard]
-        names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id), keys.records)
-        arguments = (call_id, revision, bytes(data), self._settled_memory_ms, UNUSUAL_MEMORY_MS)
-        await self._client.script("settle", names, arguments)
-        self._fault = ""
+    async def _register(self, call_id: str, choices: Sequence[Hold], *, must: bool) -> list[bytes]:
+        """Runs reserve.lua with these candidates and returns its reply. `must`: whatever the limits say."""
+        keys = KEYS[shard_of(choices[0].org)]
+        names = [keys.epoch, keys.holds, keys.drafts, keys.settled(call_id)]
+        arguments: list[Argument] = [call_id, choices[0].draft, self._hold_life_ms, 1 if must else 0]
+        for hold in choices:
+            names += hold.holding.keys
+            arguments += takes.reserve_arguments(hold.holding)
+        sent_ms = self._clock_ms()
+        reply: list[bytes] = await self._client.script("reserve", names, arguments)
+        self._clock.learn(int(reply[1]), sent_ms=sent_ms)
+        return reply
 
     async def _do(self, item: Owed) -> None:
         """Gives the store what it is owed. Raises StoreError."""
         if isinstance(item, OwedRecord):
             head = owed.head(item.record)
-            await self._settle(shard_of(head.org), head.call_id, head.revision, item.record)
+            await holds.end(
+                self._client,
+                KEYS[shard_of(head.org)],
+                call_id=head.call_id,
+                revision=head.revision,
+                record=bytes(item.record),
+                charge=holds.charge_of(head.cost_nusd, head.usage),
+                holding=takes.parse(owed.takes_text(item.takes)),
+                memory_ms=self._settled_memory_ms,
+                late=self._clock_ms() - item.at_ms > self._settled_memory_ms,
+            )
+            self._fault = ""
         elif isinstance(item, OwedRelease):
-            keys = KEYS[shard_of(item.org)]
-            await self._client.script("release", (keys.epoch, keys.holds, keys.drafts), (item.call_id,))
+            holding = takes.parse(owed.takes_text(item.takes))
+            await holds.drop(self._client, KEYS[shard_of(item.org)], call_id=item.call_id, holding=holding)
         else:
             await later.remember(self._client, item.org, item.upstream, item.later_id, bytes(item.record))
 
@@ -232,18 +349,7 @@ class CallStore:
             await self._do(item)
         except StoreError as error:
             self._note(shard, error)
-            await self._owe(item)
-
-    async def _owe(self, item: Owed) -> None:
-        """Puts it into the spool, or keeps it in memory where the disk fails, too."""
-        try:
-            await self._spool.append(owed.encode(item))
-        except SpoolFailed as error:
-            if len(self._unsaved) == UNSAVED_MAX:
-                log.error("A record is lost: neither the store nor the spool takes anything. %s", error)
-            elif not self._unsaved:
-                log.error("Records wait in memory, since the spool cannot be written: %s", error)
-            self._unsaved.append(item)
+            await self._debts.add(item)
 
     def _note(self, shard: int | None, error: StoreError) -> None:
         """Remembers what is wrong, so that `healthy` says so and the probe looks when it is over."""
@@ -281,6 +387,14 @@ class CallStore:
         elif self.degraded_since_ms is None:
             self.degraded_since_ms = self._clock_ms()
 
+    async def _drain(self) -> None:
+        """Gives the store what it is owed."""
+        if not self._client.up:
+            return
+        await self._debts.drain()
+        if not self.spooled:
+            self._fault = ""  # nothing waits any more: whatever was wrong is over, or the next call will say so
+
     async def _renew_when_due(self) -> None:
         """Every `renew_s`, and at once when the store is back: it may have forgotten the holds, or never known them."""
         if not self._client.up:
@@ -295,7 +409,7 @@ class CallStore:
         """Lengthens all holds of this process in one write, and registers again those that are gone."""
         by_shard: dict[int, list[str]] = {}
         for call_id, hold in self._running.items():
-            by_shard.setdefault(hold.shard, []).append(call_id)
+            by_shard.setdefault(shard_of(hold.org), []).append(call_id)
         outcomes = await asyncio.gather(
             *[
                 self._renew_batch(shard, call_ids[start : start + RENEW_BATCH])
@@ -315,61 +429,19 @@ class CallStore:
             for call_id in [name.decode() for name in gone]:
                 # One that was settled meanwhile runs no longer; one that is being settled has its marker.
                 if (hold := self._running.get(call_id)) is not None:
-                    await self._register(call_id, hold)
+                    await self._register_again(call_id, hold)
         except StoreError as error:
             self._note(shard, error)
             raise
 
-    # -- what is owed -----------------------------------------------------------------------------------------------
+    async def _register_again(self, call_id: str, hold: Hold) -> None:
+        """With all it takes, exactly once: a reserve whose reply was lost may have left the hold of another candidate,
+        and then that one counts."""
+        reply = await self._register(call_id, [hold], must=True)
+        if reply[0] == b"HELD":
+            self._correct(call_id, adopt(hold, reply[2]))
 
-    async def _drain(self) -> None:
-        """Gives the store what it is owed: from memory, from our files, then from files of processes that are dead."""
-        if not self._client.up:
-            return
-        while self._unsaved:
-            await self._do(self._unsaved[0])
-            self._unsaved.popleft()
-            self.drained += 1
-        now_s = asyncio.get_running_loop().time()
-        while self._draining is not None or self._spool.waiting or now_s >= self._orphans_at_s:
-            if self._draining is None:
-                self._draining = await self._spool.take(orphans=now_s >= self._orphans_at_s)
-            if self._draining is None:
-                self._orphans_at_s = now_s + self._orphans_s
-                break
-            await self._drain_segment(self._draining)
-            self._draining = None
-        if not self.spooled:
-            self._fault = ""  # nothing waits any more: whatever was wrong is over, or the next call will say so
-
-    async def _drain_segment(self, segment: Segment) -> None:
-        """Raises StoreError where some of it is left."""
-        lines, left = segment.lines, []
-        stopped: BaseException | None = None
-        for start in range(0, len(lines), DRAIN_BATCH):
-            batch = lines[start : start + DRAIN_BATCH]
-            outcomes = await asyncio.gather(*map(self._do_line, batch), return_exceptions=True)
-            for line, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, BaseException):
-                    left.append(line)
-                    stopped = outcome
-                else:
-                    self.drained += 1
-            if stopped is not None:
-                left += lines[start + DRAIN_BATCH :]
-                break
-        await self._spool.done(segment, left)
-        if stopped is not None:
-            raise stopped
-
-    async def _do_line(self, line: bytes) -> None:
-        """Raises StoreUnavailable or StoreRefused: both may pass. A line that the store will never take is set aside,
-        so that those behind it are not held up."""
-        try:
-            await self._do(owed.decode(line))
-        except (StoreUnavailable, StoreRefused) as error:
-            self._note(None, error)
-            raise
-        except (StoreError, msgspec.MsgspecError) as error:
-            log.error("A spooled line is set aside, since the store does not take it: %s", error)
-            await self._spool.set_aside(line)
+    def _correct(self, call_id: str, hold: Hold) -> None:
+        """What we know of a hold, unless its call ended while the store was asked."""
+        if call_id in self._running:
+            self._running[call_id] = hold

@@ -13,7 +13,8 @@ from typing import Any
 
 from . import address
 from .connection import Argument, Connection
-from .errors import ScriptMissing, StoreError, StoreRefused, StoreUnavailable
+from .errors import ScriptMissing, StoreError, StoreForeign, StoreRefused, StoreUnavailable
+from .identity import Identity
 from .script import SCRIPTS
 
 COMMAND_TIMEOUT_S = 0.25
@@ -30,6 +31,10 @@ RECONNECT_S_MAX = 0.2
 """Pauses between attempts to connect double from the first to the second: a restart is noticed soon, and a store that
 stays away is not flooded."""
 
+CLAIM_S = 5.0
+"""How often a store that stays connected is asked whether it is still ours: one that was emptied may be claimed by
+another installation before we notice, and then takes nothing from us any more."""
+
 AWAY = "Callmeter's store cannot be reached; try again in a moment."
 """What callers are told: they cannot do anything with its address."""
 
@@ -41,6 +46,8 @@ class Client:
     `for_blocking` gives a client with a connection of its own for those.
 
     Every method that sends raises StoreUnavailable at once while there is no connection.
+
+    identity   claims the store on every connection before anything else can be sent; None: nobody asks whose it is
     """
 
     def __init__(
@@ -50,8 +57,10 @@ class Client:
         command_timeout_s: float = COMMAND_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         in_flight_max: int = IN_FLIGHT_MAX,
+        identity: Identity | None = None,
     ) -> None:
         self._url = url
+        self._identity = identity
         self.address = address.parse(url)
         self._command_timeout_s = command_timeout_s
         self._connect_timeout_s = connect_timeout_s
@@ -59,6 +68,7 @@ class Client:
         self._connection: Connection | None = None
         self._is_up = asyncio.Event()
         self._is_down = asyncio.Event()
+        self._is_foreign = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self.connected_at_s = 0.0
         """When the present connection was made, by the clock of the loop."""
@@ -96,6 +106,24 @@ class Client:
         """Returns as soon as there is a connection."""
         await self._is_up.wait()
 
+    async def claim(self) -> None:
+        """Asks the store once more whether it is ours, and makes it ours where it was emptied: before anything is
+        written that another installation must not get. Raises StoreForeign, StoreUnavailable."""
+        connection = self._connection
+        if connection is None:
+            raise StoreUnavailable(AWAY)
+        try:
+            await self._claim(connection)
+        except StoreForeign as foreign:
+            self._end(foreign)
+            raise
+
+    async def until_foreign(self) -> str:
+        """Returns when the store turns out to be another installation's, with the sentence that says so. Nothing was
+        sent there since, and nothing will be."""
+        await self._is_foreign.wait()
+        return self.trouble
+
     def for_blocking(self, blocks_s: float) -> Client:
         """Another client of the same store, for commands that block up to `blocks_s`."""
         return Client(
@@ -103,6 +131,7 @@ class Client:
             command_timeout_s=blocks_s + self._command_timeout_s,
             connect_timeout_s=self._connect_timeout_s,
             in_flight_max=self._in_flight_max,
+            identity=self._identity,
         )
 
     def send(self, *arguments: Argument) -> asyncio.Future[Any]:
@@ -138,22 +167,62 @@ class Client:
     # -- connecting -----------------------------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
-        while True:
-            await self._is_down.wait()
-            pause_s, said = RECONNECT_S_MIN, ""
-            while self._connection is None:
+        try:
+            while True:
+                await self._claim_until_down()
+                await self._connect_again()
+        except StoreForeign as foreign:
+            self._end(foreign)
+
+    def _end(self, foreign: StoreForeign) -> None:
+        """For good: nothing is sent any more."""
+        connection = self._connection
+        self._is_foreign.set()
+        self._went_down(str(foreign))
+        if connection is not None:
+            connection.give_up(str(foreign))
+
+    async def _claim_until_down(self) -> None:
+        """Returns when the connection is lost. Raises StoreForeign."""
+        while (connection := self._connection) is not None:
+            try:
+                async with asyncio.timeout(CLAIM_S):
+                    await self._is_down.wait()
+            except TimeoutError:
                 try:
-                    await self._connect()
-                except StoreError as error:
-                    if str(error) != said:
-                        said = self.trouble = str(error)
-                        log.warning(said)
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(RECONNECT_S_MAX, 2 * pause_s)
-            log.info("The store at %s is connected again.", self.address.shown)
+                    await self._claim(connection)
+                except StoreForeign:
+                    raise
+                except StoreError:
+                    pass  # lost meanwhile, or not able to answer: asked again
+
+    async def _connect_again(self) -> None:
+        """Tries until there is a connection. Raises StoreForeign."""
+        pause_s, said = RECONNECT_S_MIN, ""
+        while self._connection is None:
+            if self._is_foreign.is_set():
+                raise StoreForeign(self.trouble)
+            try:
+                await self._connect()
+            except StoreForeign:
+                raise
+            except StoreError as error:
+                if str(error) != said:
+                    said = self.trouble = str(error)
+                    log.warning(said)
+                await asyncio.sleep(pause_s)
+                pause_s = min(RECONNECT_S_MAX, 2 * pause_s)
+        log.info("The store at %s is connected again.", self.address.shown)
+
+    async def _claim(self, connection: Connection) -> None:
+        """Raises StoreForeign or StoreUnavailable."""
+        if self._identity is not None:
+            await self._identity.claim(connection.send, self.address.shown)
 
     async def _connect(self) -> None:
         """Raises StoreUnavailable or StoreRefused."""
+        if self._identity is not None:
+            self._identity.check_known()
         loop = asyncio.get_running_loop()
         connection = Connection(
             loop,
@@ -169,6 +238,7 @@ class Client:
                 else:
                     await loop.create_connection(lambda: connection, place.host, place.port, ssl=place.tls)
                 await self._greet(connection)
+                await self._claim(connection)
         except TimeoutError:
             connection.give_up("The store did not answer.")
             raise StoreUnavailable(

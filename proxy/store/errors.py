@@ -19,6 +19,10 @@ class StoreRefused(StoreError):
     """The store will not have us: it needs a password, refuses ours, or belongs to another ledger or secret."""
 
 
+class StoreForeign(StoreRefused):
+    """The store belongs to another ledger or secret. It never becomes ours: the process must end, not try again."""
+
+
 class ScriptMissing(StoreError):
     """The store has forgotten a script (SCRIPT FLUSH, a restart); it has to be sent in full."""
 

@@ -1,6 +1,15 @@
-"""How long holds live and settled calls are remembered. All in ms."""
+"""How long holds live and settled calls are remembered, all in ms; and how a hold ends."""
 
 from __future__ import annotations
+
+from ..core.admission import Charge
+from ..core.money import NUSD_MAX
+from ..core.usage import Usage
+from . import takes
+from .client import Client
+from .connection import Argument
+from .keyspace import ShardKeys
+from .takes import Holding
 
 HOLD_LIFE_MS = 30_000
 """A hold that is not renewed for this long belongs to a process that is gone."""
@@ -15,3 +24,51 @@ comes even later is caught by the ledger, which knows every call."""
 UNUSUAL_MEMORY_MS = 32 * 24 * 3600 * 1000
 """How long it knows of calls that were lost, or settled by a later revision: those are few, and a spool on a host that
 was switched off may come back after weeks."""
+
+LOST = 0
+"""The revision that stands for a call that is given up: it is written only while its hold has expired."""
+
+
+def charge_of(cost_nusd: int | None, usage: Usage) -> Charge:
+    """What a record's counters are charged. An amount beyond what the store counts exactly is charged as the most it
+    counts: a settle never refuses, and no limit is higher."""
+    nusd, tokens = cost_nusd or 0, usage.tokens
+    return Charge(nusd=min(max(nusd, 0), NUSD_MAX), tokens=min(max(tokens, 0), NUSD_MAX), calls=1)
+
+
+async def end(
+    client: Client,
+    keys: ShardKeys,
+    *,
+    call_id: str,
+    revision: int,
+    record: bytes,
+    charge: Charge,
+    holding: Holding,
+    memory_ms: int = SETTLED_MEMORY_MS,
+    late: bool = False,
+) -> int:
+    """Ends a hold, charges its counters and writes its record (empty: none). Raises StoreError.
+
+    The hold that the store has counts, not `holding`, which is for where it has none. `late`: so much later than the
+    call that the store may have forgotten an earlier settle. Returns the revision that was written, 0 where none was.
+    """
+    names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id), keys.records)
+    memory: tuple[Argument, ...] = (memory_ms, UNUSUAL_MEMORY_MS)
+    amounts = (charge.nusd, charge.tokens, charge.calls, 1 if late else 0)
+    while True:
+        arguments = (call_id, revision, record, *memory, holding.text, *amounts, *takes.settle_arguments(holding))
+        reply = await client.script("settle", (*names, *holding.keys), arguments)
+        if not isinstance(reply, list):
+            return int(reply)
+        holding = takes.parse(reply[1])
+
+
+async def drop(client: Client, keys: ShardKeys, *, call_id: str, holding: Holding) -> None:
+    """Ends a hold that leaves no record and charges nothing. Raises StoreError."""
+    while True:
+        arguments = (call_id, holding.text, *takes.release_arguments(holding))
+        reply = await client.script("release", (keys.epoch, keys.holds, keys.drafts, *holding.keys[0::2]), arguments)
+        if not isinstance(reply, list):
+            return
+        holding = takes.parse(reply[1])

@@ -16,6 +16,9 @@ so it can never change for a store that is in use."""
 IDENTITY = "callmeter:identity"
 """Hash: which ledger and which secret belong to this store."""
 
+ROLLING = "rolling"
+"""Stands in key names for the window of a rolling counter, which has one key for all time."""
+
 LATER_ID_CHARS_MAX = 200
 """Providers' ids are far shorter. A longer one is hashed, so that a provider cannot make our keys grow."""
 
@@ -37,14 +40,28 @@ class ShardKeys:
         self.holds = self.prefix + "holds"
         """Sorted set: call_id -> when its hold expires, ms by the clock of the store."""
         self.drafts = self.prefix + "drafts"
-        """Hash: call_id -> the draft of its record (JSON)."""
+        """Hash: call_id -> the draft of its record (JSON), and `call_id:takes` -> what it takes of its counters."""
         self.records = self.prefix + "records"
         """Stream: the records, on their way to the ledger. Fields: e epoch, v revision, r record (JSON)."""
 
     def settled(self, call_id: str) -> str:
-        """String `asked:shift`, the store's memory of a settled call. `asked` is the highest revision a worker has
-        settled (0: none, the sweeper gave the call up as lost), `shift` how many rows the sweeper wrote before."""
+        """String `asked:shift:nusd:tokens:calls`, the store's memory of a settled call. `asked` is the highest revision
+        a worker has settled (0: none, the sweeper gave the call up as lost), `shift` how many rows the sweeper wrote
+        before; the rest is what the call's counters were charged."""
         return f"{self.prefix}settled:{call_id}"
+
+    def spent(self, org: str, counter: str, window: str) -> str:
+        """What settled calls came to in a window (its start in ms). A string; of a rolling window (`ROLLING`) a hash:
+        start of a sub-bucket -> what was spent in it, `sum` -> the sum of those that count since `from`."""
+        return f"{self.prefix}spent:{counter}:{window}:{org}"
+
+    def held(self, org: str, counter: str, window: str) -> str:
+        """String: what running calls hold."""
+        return f"{self.prefix}held:{counter}:{window}:{org}"
+
+    def seeded(self, org: str, counter: str, window: str, name: str) -> str:
+        """String: the amount that was added to a counter under this name, so that it is added once."""
+        return f"{self.prefix}seeded:{name}:{counter}:{window}:{org}"
 
     def later(self, upstream: str, later_id: str) -> str:
         """String: the record (JSON) of the call whose usage a later retrieval of `later_id` will show."""

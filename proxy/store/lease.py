@@ -19,12 +19,13 @@ class LeaseLost(RuntimeError):
 
 
 class Lease:
-    """`holder` names the process that wants it; on one host a successor takes the same name, and so takes over at
-    once from one that died."""
+    """`holder` names the process that wants it, and nobody else ever. `predecessor` is the name of one that is known to
+    be dead: its lease is taken over at once."""
 
-    def __init__(self, client: Client, holder: str) -> None:
+    def __init__(self, client: Client, holder: str, predecessor: str = "") -> None:
         self._client = client
         self._holder = holder
+        self._predecessor = predecessor
         self._until_s = 0.0
 
     @property
@@ -34,7 +35,7 @@ class Lease:
     async def renew(self) -> bool:
         """Takes or prolongs it; True while it is held. Raises StoreError; an own lease then still runs its time."""
         asked_s = time.monotonic()
-        if await self._client.script("lease", (LEASE,), (self._holder, int(LIFE_S * 1000))):
+        if await self._client.script("lease", (LEASE,), (self._holder, int(LIFE_S * 1000), self._predecessor)):
             # A little less than the store grants: our clock and its may run apart, and the fence must fall first.
             self._until_s = asked_s + LIFE_S * 0.9
             return True

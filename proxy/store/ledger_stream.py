@@ -23,13 +23,16 @@ Positions = Mapping[int, tuple[str, str]]
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One record in the stream. `revision` counts, not the one inside the record's JSON `data`: a settle that comes
-    after its call was given up as lost moves up by one. The ledger may have had the entry before."""
+    after its call was given up as lost moves up by one. The ledger may have had the entry before. `uncharged`: the
+    text of its takes where it came so late that the store could not tell whether their counters were charged; they
+    were not if the ledger did not have it (counters.charge_late)."""
 
     shard: int
     epoch: str
     id: str
     data: bytes
     revision: int
+    uncharged: bytes = b""
 
 
 class Lag(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +121,18 @@ def since(positions: Positions, shard: int, epoch: str) -> str:
 
 def entry_of(shard: int, epoch: str, stream_id: bytes, fields: Iterable[bytes]) -> tuple[str, Entry]:
     """The epoch in which an entry was written, and the entry as read in `epoch`."""
-    values = iter(fields)
-    named = dict(zip(values, values, strict=True))
-    entry = Entry(shard=shard, epoch=epoch, id=stream_id.decode(), data=named[b"r"], revision=int(named[b"v"]))
-    return named[b"e"].decode(), entry
+    given = list(fields)
+    named = dict(zip(given[0::2], given[1::2], strict=False))
+    try:
+        entry = Entry(
+            shard=shard,
+            epoch=epoch,
+            id=stream_id.decode(),
+            data=named[b"r"],
+            revision=int(named[b"v"]),
+            uncharged=named.get(b"t", b""),
+        )
+        return named[b"e"].decode(), entry
+    except (KeyError, ValueError):
+        # Not written by us. What it holds is no record either, and whoever reads it sets it aside.
+        return epoch, Entry(shard=shard, epoch=epoch, id=stream_id.decode(), data=b" ".join(given), revision=0)

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import msgspec
 
+from ..core.usage import NO_USAGE, Usage
+
+NO_TAKES = msgspec.Raw(b"null")
+
 
 class OwedRecord(msgspec.Struct, frozen=True, tag_field="owed", tag="record"):
-    """A settle. `record` is the record's JSON, of which the store needs `call_id`, `org` and `revision`."""
+    """A settle. `record` is the record's JSON, `takes` the text of what the call took (takes.py), so that its counters
+    are charged also where the store has lost its hold; `at_ms` is when it was owed first."""
 
     record: msgspec.Raw
+    takes: msgspec.Raw = NO_TAKES
+    at_ms: int = 0
 
 
 class OwedRelease(msgspec.Struct, frozen=True, tag_field="owed", tag="release"):
@@ -19,6 +26,7 @@ class OwedRelease(msgspec.Struct, frozen=True, tag_field="owed", tag="release"):
 
     org: str
     call_id: str
+    takes: msgspec.Raw = NO_TAKES
 
 
 class OwedLater(msgspec.Struct, frozen=True, tag_field="owed", tag="later"):
@@ -34,11 +42,13 @@ Owed = OwedRecord | OwedRelease | OwedLater
 
 
 class RecordHead(msgspec.Struct, frozen=True):
-    """The fields of a record that say where it belongs in the store."""
+    """The fields of a record that say where it belongs in the store and what its counters are charged."""
 
     call_id: str
     org: str
     revision: int
+    cost_nusd: int | None = None
+    usage: Usage = NO_USAGE
 
 
 _encoder = msgspec.json.Encoder()
@@ -54,6 +64,17 @@ def encode(owed: Owed) -> bytes:
 def decode(line: bytes) -> Owed:
     """Raises msgspec.DecodeError or msgspec.ValidationError."""
     return _decoder.decode(line)
+
+
+def raw_takes(text: bytes) -> msgspec.Raw:
+    """The text of takes (empty: none) as a part of a line."""
+    return msgspec.Raw(text) if text else NO_TAKES
+
+
+def takes_text(takes: msgspec.Raw) -> bytes:
+    """The way back."""
+    text = bytes(takes)
+    return b"" if text == bytes(NO_TAKES) else text
 
 
 def head(record: msgspec.Raw) -> RecordHead:

@@ -8,13 +8,16 @@ import logging
 import msgspec
 
 from ..core import record as records
+from ..core.admission import NOTHING
+from ..core.record import Record
+from . import holds, takes
 from .client import Client
 from .errors import StoreRebuilding
-from .holds import HOLD_LIFE_MS, UNUSUAL_MEMORY_MS
+from .holds import HOLD_LIFE_MS, LOST, charge_of
 from .keyspace import KEYS, ShardKeys
 
 BATCH = 100
-"""Holds that one script gives up: about a millisecond of the store's time."""
+"""Holds that are given up in one write: a few milliseconds of the store's time."""
 
 log = logging.getLogger("callmeter.store")
 
@@ -51,25 +54,38 @@ class Sweeper:
             found = await self._client.script("expired", (keys.epoch, keys.holds, keys.drafts), (self._batch,))
             if not found:
                 return written
-            markers: list[str] = []
-            arguments: list[bytes | int] = [UNUSUAL_MEMORY_MS]
-            for call_id, draft in zip(found[0::2], found[1::2], strict=True):
-                markers.append(keys.settled(call_id.decode()))
-                arguments += [call_id, lost(call_id, draft)]
-            names = (keys.epoch, keys.holds, keys.drafts, keys.records, *markers)
-            written += await self._client.script("sweep", names, arguments)
+            rows = zip(found[0::3], found[1::3], found[2::3], strict=True)
+            outcomes = await asyncio.gather(*[self._give_up(keys, *row) for row in rows], return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                written += bool(outcome)
+
+    async def _give_up(self, keys: ShardKeys, call_id: bytes, draft: bytes, taken: bytes) -> int:
+        """Ends one hold; 1 if its call became a lost one. A hold that was renewed meanwhile is left alone; one that
+        outlived its settle, or has no readable draft, goes without a record."""
+        record = lost(call_id, draft)
+        return await holds.end(
+            self._client,
+            keys,
+            call_id=call_id.decode(),
+            revision=LOST,
+            record=records.encode(record) if record is not None else b"",
+            charge=charge_of(record.cost_nusd, record.usage) if record is not None else NOTHING,
+            holding=takes.parse(taken),
+        )
 
 
-def lost(call_id: bytes, draft: bytes) -> bytes:
-    """The record of a call that was given up: it costs what it was expected to. Empty where the draft is unreadable."""
+def lost(call_id: bytes, draft: bytes) -> Record | None:
+    """The record of a call that was given up: it costs what it was expected to. None where the draft is unreadable."""
     try:
         record = records.decode(draft)
     except msgspec.MsgspecError:
         log.error("The hold of call %s has no readable draft; it is dropped.", call_id.decode())
-        return b""
+        return None
     record.result, record.status, record.revision = "lost", 0, 1
     record.usage_source = "estimated" if record.hold_nusd or record.usage.tokens else "none"
     if record.hold_nusd > 0 and record.cost_nusd != record.hold_nusd:
         record.cost_nusd = record.hold_nusd
         record.cost_parts_nusd = {}  # the hold was not made up of the parts, so nobody knows them
-    return records.encode(record)
+    return record

@@ -49,7 +49,8 @@ log = logging.getLogger(__name__)
 async def wait_for(stopping: asyncio.Event, seconds: float) -> None:
     """Waits `seconds`, or until `stopping`."""
     try:
-        await asyncio.wait_for(stopping.wait(), seconds)
+        async with asyncio.timeout(seconds):  # not wait_for: in Python 3.11 it can swallow a cancellation
+            await stopping.wait()
     except TimeoutError:
         pass
 
@@ -90,6 +91,7 @@ class TraceExporter:
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._running = False
+        self._resting = False
         self._cursor: int | None = None
         self._newest_seq = 0
         self._oldest_waiting_ms: float | None = None
@@ -119,7 +121,7 @@ class TraceExporter:
         self._profiles, self._join = tuple(profiles), join
 
     async def run(self) -> None:
-        """Exports until `stop`. Raises nothing but CancelledError."""
+        """Exports until `stop` or `rest`. Raises nothing but CancelledError."""
         self._running = True
         self._ended.clear()
         self._cursor = None  # another bookkeeper may have moved it since an earlier run
@@ -130,6 +132,8 @@ class TraceExporter:
                 except Exception as error:  # the ledger is away: wait, as for a collector that is away
                     self._failed(f"{type(error).__name__}: {error}")
                     progress = "failed"
+                if self._resting:
+                    return
                 if progress == "more":
                     continue
                 if self._stopping.is_set():
@@ -139,13 +143,26 @@ class TraceExporter:
             self._running = False
             self._ended.set()
 
+    async def rest(self) -> None:
+        """Ends `run` with the batch that is under way: another bookkeeper exports from here. `run` may follow again."""
+        self._resting = True
+        self._stopping.set()
+        try:
+            if self._running:
+                await self._ended.wait()
+        finally:
+            self._stopping.clear()
+            self._resting = False
+        self._oldest_waiting_ms = None
+
     async def stop(self, *, deadline_seconds: float = FLUSH_SECONDS) -> None:
         """Exports what is there, as long as that goes well and the deadline has not passed; then closes the sender.
         What is left waits in the ledger for the next start."""
         self._stopping.set()
         if self._running:
             try:
-                await asyncio.wait_for(self._ended.wait(), deadline_seconds)
+                async with asyncio.timeout(deadline_seconds):
+                    await self._ended.wait()
             except TimeoutError:
                 log.warning("Stopped before all traces were exported; the rest is exported after the next start")
         await asyncio.to_thread(self._exporter.shutdown)

@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ..core.money import NUSD_PER_USD
-from ..core.record import Record
+from ..core.record import Record, is_unpriced
 from ..core.usage import TOKEN_FIELDS, Usage
 from . import names
 from .labels import PROVIDERS_MAX, RULES_MAX, TEAMS_MAX, BoundedNames, ModelNames
@@ -32,6 +32,7 @@ GaugeName = Literal[
     "callmeter_export_lag_seconds",
     "callmeter_spooled_records",
     "callmeter_store_up",
+    "callmeter_store_rebuilding",
     "callmeter_policy_loaded_timestamp_seconds",
     "callmeter_policy_faults",
 ]
@@ -41,6 +42,7 @@ GAUGES: dict[GaugeName, str] = {
     "callmeter_export_lag_seconds": "Age of the oldest record whose trace is not exported yet.",
     "callmeter_spooled_records": "Records that wait on disk because the store or the ledger was away.",
     "callmeter_store_up": "1 when the store answers, else 0.",
+    "callmeter_store_rebuilding": "Parts of the store whose counters are being set from the ledger; 0 when none is.",
     "callmeter_policy_loaded_timestamp_seconds": "When the policy in force was loaded.",
     "callmeter_policy_faults": "Faults of the policy files as they are now; above 0 the last good policy is in force.",
 }
@@ -158,7 +160,7 @@ class Metrics:
             if tokens > 0:
                 self._tokens.add((*whose, field), tokens)
         priced_as = "none" if record.cost_nusd is None else record.cost_source
-        if record.cost_nusd is None or record.cost_source == "assumed":
+        if is_unpriced(record) or record.cost_source == "assumed":
             self._unpriced.add((whose[1], whose[2], priced_as), record.count)
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...], *, divisor: int = 1) -> Counter:

@@ -15,10 +15,12 @@ from . import anthropic_messages, gemini, ollama, openai
 from .decode import supported_encodings
 from .framing import AnswerMeter
 from .openai_more import SilentReader
+from .other_model import takes_other_model, with_other_model
+from .output_limit import takes_output_limit, with_output_limit
 from .providers import provider_named
 from .reader import BodyInvalid, Dialect, Reader, Route
 from .reading import Item, Meter, Part, Reading
-from .request import is_form, json_fields, plain_body
+from .request import is_form, json_fields, named_model, plain_body
 from .usage_request import UsageRemover, ask_for_usage
 
 __all__ = [
@@ -36,6 +38,10 @@ __all__ = [
     "read_call",
     "short_form_dialect",
     "supported_encodings",
+    "takes_other_model",
+    "takes_output_limit",
+    "with_other_model",
+    "with_output_limit",
 ]
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
@@ -85,14 +91,18 @@ def read_call(
     provider: str,
 ) -> Call:
     """What a request asks for. `path` is the provider's, without upstream and task; `dialect` the upstream's ("" if
-    it has none). Header names are in lower case. A path that nobody knows gives a call with the api `unknown`.
+    it has none), in normal form. Header names are in lower case. A path that nobody knows gives a call with the api
+    `unknown`, and the model that its body names, if any.
 
     Raises BodyInvalid with a sentence for the person who sent the request.
     """
     found = _route(method, path, dialect)
     if found is None:
+        if "%2F" in path and _route(method, path.replace("%2F", "/"), dialect) is not None:
+            raise BodyInvalid("The path hides what it asks for behind `%2F`; write its slashes plainly.")
         known = dialect if dialect in ("openai", "anthropic", "gemini") else ""
-        return Call(dialect=known, method=method, body_bytes=len(body))
+        model = named_model(headers, plain_body(headers, body))
+        return Call(dialect=known, method=method, model=model, body_bytes=len(body))
     speaks, route = found
     fields = _fields(route, headers, body)
     call = speaks.read(route, method=method, query=query, headers=headers, body=fields)
@@ -120,10 +130,12 @@ def _route(method: str, path: str, dialect: str) -> tuple[Dialect, Route] | None
 def _fields(route: Route, headers: Mapping[str, str], body: bytes) -> Mapping[str, object] | bytes:
     """The body as the dialect takes it: the fields of a JSON object, each still undecoded, or the bytes as they are.
 
-    A free call may have any body or none: uploads, cancellations.
+    A free call may have any body or none: uploads, which may look like JSON and be JSONL; cancellations.
     """
     content_type = headers.get("content-type", "")
     if not body and (route.free or route.parameters.get("retrieves")):
+        return body
+    if route.free and route.route.endswith("/files"):
         return body
     body = plain_body(headers, body)
     if is_form(content_type) and body.lstrip()[:1] != b"{":

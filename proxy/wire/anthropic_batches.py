@@ -12,7 +12,7 @@ from .anthropic_usage import read_usage
 from .errors import name_of_error
 from .reader import BodyInvalid
 from .reading import Item, Reading
-from .values import NAME_CHARACTERS_MAX, decode, inline_bytes, mapping, text
+from .values import NAME_CHARACTERS_MAX, decode, inline_bytes, mapping, output_limit, text
 
 
 class _Params(msgspec.Struct):
@@ -51,7 +51,7 @@ def read_batch(call: Call, fields: Mapping[str, Any]) -> Call:
         raise BodyInvalid(f"The batch in the body of `{call.route}` names too many models; make a batch for each.")
     call.later = True
     call.choices = len(made)
-    limits = [request.params.max_tokens for request in made]
+    limits = [output_limit(request.params.max_tokens) for request in made]
     call.max_output_tokens = max((limit for limit in limits if limit is not None), default=None)
     call.inline_bytes = inline_bytes(requests)
     return call

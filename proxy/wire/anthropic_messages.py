@@ -12,8 +12,9 @@ from ..core.call import Call
 from . import anthropic_batches
 from .anthropic_usage import read_usage
 from .errors import name_of_error
-from .reader import BodyInvalid, Reader, Route
+from .reader import BodyInvalid, Reader, Route, parameters_of
 from .reading import Reading
+from .unbounded import anthropic_output_min, mark_anthropic
 from .values import (
     NAME_CHARACTERS_MAX,
     REGION,
@@ -22,17 +23,17 @@ from .values import (
     json_bytes,
     listed,
     mapping,
+    output_limit,
     plain,
     short_name,
     text,
     text_bytes,
-    whole,
 )
 
 DIALECT = "anthropic"
 
 _ROUTES = tuple(
-    (method, re.compile(pattern + r"\Z"), Route(api=api, dialect=DIALECT, route=route, free=free))
+    (method, re.compile(pattern + r"/?\Z", re.IGNORECASE), Route(api=api, dialect=DIALECT, route=route, free=free))
     for method, pattern, api, route, free in (
         ("POST", r"/v1/messages", "anthropic.messages", "/v1/messages", False),
         ("POST", r"/v1/messages/count_tokens", "anthropic.count_tokens", "/v1/messages/count_tokens", True),
@@ -92,8 +93,8 @@ def match(method: str, path: str) -> Route | None:
     for methods, pattern, route in _ROUTES:
         found = pattern.search(path)
         if found is not None and method in methods.split("|"):
-            return msgspec.structs.replace(route, parameters=found.groupdict()) if found.groupdict() else route
-    found = _VERTEX.search(path.replace("%3A", ":").replace("%40", "@"))
+            return msgspec.structs.replace(route, parameters=parameters_of(found)) if found.groupdict() else route
+    found = _VERTEX.search(path.replace("%3A", ":").replace("%3a", ":"))
     if found is None or method != "POST":
         return None
     counting = found["model"] == VERTEX_COUNT_TOKENS
@@ -101,7 +102,7 @@ def match(method: str, path: str) -> Route | None:
         api="anthropic.count_tokens" if counting else "anthropic.messages",
         dialect=DIALECT,
         route=_VERTEX_ROUTE + found["verb"],
-        parameters=found.groupdict(),
+        parameters=parameters_of(found),
         free=counting,
     )
 
@@ -145,13 +146,14 @@ def _read_message(call: Call, fields: Mapping[str, Any], route: Route) -> Call:
         raise BodyInvalid(f"`model` in the body of `{call.route}` is longer than any name; send the name of a model.")
     call.model = model
     call.stream = verb == ":streamRawPredict" or plain(fields.get("stream")) is True
-    call.max_output_tokens = whole(fields.get("max_tokens"))
+    call.max_output_tokens = output_limit(fields.get("max_tokens"))
     if call.max_output_tokens is None:
-        call.max_output_tokens = whole(fields.get("max_tokens_to_sample"))
+        call.max_output_tokens = output_limit(fields.get("max_tokens_to_sample"))
     call.service_tier = "fast" if text(fields, "speed") == "fast" else short_name(text(fields, "service_tier"))
     _read_metadata(call, mapping(fields.get("metadata")))
     call.inline_bytes = inline_bytes(fields.get("messages"))
-    return call
+    call.output_tokens_min = anthropic_output_min(fields)
+    return call if call.free else mark_anthropic(call, fields)
 
 
 def _read_metadata(call: Call, metadata: Mapping[str, Any]) -> None:

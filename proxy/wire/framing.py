@@ -61,6 +61,11 @@ class AnswerMeter:
         except DecodeError:
             self._unreadable = True
 
+    @property
+    def seen_bytes(self) -> int:
+        """Bytes of generated text seen so far."""
+        return self._reader.reading.seen_bytes
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes as the provider sent them. Never raises."""
         if self._unreadable or self._closed:

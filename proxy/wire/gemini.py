@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from ..core.call import Call
 from . import gemini_batches, gemini_interactions
 from .gemini_generate import GenerateReader
-from .reader import BodyInvalid, Reader, Route
-from .values import REGION, decode, inline_bytes, mapping, short_name, text, whole
+from .reader import BodyInvalid, Reader, Route, parameters_of
+from .unbounded import gemini_output_min, mark_gemini
+from .values import REGION, choices, decode, inline_bytes, mapping, output_limit, short_name, text
 
 DIALECT = "gemini"
 
 _VERSION = r"/v1(?:(?:alpha|beta)\d?)?"
 _METHOD = re.compile(
     rf"(?P<version>{_VERSION})(?P<place>/projects/[^/]+/locations/(?:{REGION}|[^/]+))?(?P<publisher>/publishers/google)?"
-    r"/(?P<kind>models|tunedModels|endpoints)/(?P<model>[^/:]+):(?P<verb>[A-Za-z]+)\Z"
+    r"/(?P<kind>models|tunedModels|endpoints)/(?P<model>[^/]+):(?P<verb>[A-Za-z]+)/?\Z"
 )
 _APIS = {
     "generateContent": "gemini.generate",
@@ -45,7 +47,7 @@ _FREE_APIS = ("gemini.count_tokens", "free")
 _ROUTES = tuple(
     (
         methods,
-        re.compile(rf"({_VERSION}){pattern}\Z"),
+        re.compile(rf"({_VERSION}){pattern}/?\Z"),
         Route(api=api, dialect=DIALECT, route=route, free=free),
     )
     for methods, pattern, api, route, free in (
@@ -97,7 +99,7 @@ _ERRORS = {
 
 def match(method: str, path: str) -> Route | None:
     """The route, recognised by the end of the path, or None. Clients may write the colon as `%3A`."""
-    path = path.replace("%3A", ":").replace("%3a", ":").replace("%40", "@")
+    path = path.replace("%3A", ":").replace("%3a", ":")
     found = _METHOD.search(path)
     if found is not None:
         return _model_route(found) if method == "POST" else None
@@ -105,12 +107,12 @@ def match(method: str, path: str) -> Route | None:
         found = pattern.search(path)
         if found is not None and method in methods.split("|"):
             # The version stays in the route: under /v1 some of these paths are other dialects' too.
-            return msgspec.structs.replace(route, route=found[1] + route.route, parameters=found.groupdict())
+            return msgspec.structs.replace(route, route=found[1] + route.route, parameters=parameters_of(found))
     return None
 
 
 def _model_route(found: re.Match[str]) -> Route | None:
-    verb, kind, model = found["verb"], found["kind"], found["model"]
+    verb, kind, model = found["verb"], found["kind"], unquote(found["model"])
     api = _APIS.get(verb)
     if api is None:
         return None
@@ -150,9 +152,9 @@ def read(
         region=route.parameters.get("region"),
         stream=verb == "streamGenerateContent",
     )
-    asked = query.split("&")
+    asked = unquote(query).split("&")
     if call.stream:
-        call.json_array = not any(part in asked for part in ("alt=sse", "$alt=sse", "%24alt=sse"))
+        call.json_array = not any(part in asked for part in ("alt=sse", "$alt=sse"))
     if call.retrieves is not None:
         call.stream = "stream=true" in asked
     if route.api == "free" or method in ("GET", "DELETE"):
@@ -163,9 +165,9 @@ def read(
             f"The body of `{route.route}` is not a JSON object; send one with the fields that Google's reference names."
         )
     if route.route.endswith("/interactions"):
-        return gemini_interactions.read_interaction(call, fields)
+        return mark_gemini(gemini_interactions.read_interaction(call, fields), fields)
     if verb in _BATCH_VERBS:
-        return gemini_batches.read_batch(call, fields)
+        return mark_gemini(gemini_batches.read_batch(call, fields), fields)
     return _read_generate(call, fields, headers)
 
 
@@ -174,17 +176,18 @@ def _read_generate(call: Call, fields: Mapping[str, Any], headers: Mapping[str, 
         # Only caches name their model in the body.
         call.model = (text(fields, "model") or "").rpartition("models/")[2] or None
     config = mapping(fields.get("generationConfig", fields.get("generation_config")))
-    call.max_output_tokens = whole(config.get("maxOutputTokens", config.get("max_output_tokens")))
-    choices = config.get("candidateCount", config.get("candidate_count"))
-    if choices is None:
-        choices = mapping(fields.get("parameters")).get("sampleCount")
-    call.choices = whole(choices) or 1
+    call.max_output_tokens = output_limit(config.get("maxOutputTokens", config.get("max_output_tokens")))
+    asked = config.get("candidateCount", config.get("candidate_count"))
+    if asked is None:
+        asked = mapping(fields.get("parameters")).get("sampleCount")
+    call.choices = choices(asked)
     call.service_tier = short_name(
         text(fields, "serviceTier") or text(fields, "service_tier") or headers.get(_TIER_HEADER)
     )
     for name in ("contents", "content", "requests", "instances"):
         call.inline_bytes += inline_bytes(fields.get(name))
-    return call
+    call.output_tokens_min = gemini_output_min(config)
+    return call if call.free else mark_gemini(call, fields)
 
 
 def reader(call: Call, *, provider: str, request_body: bytes) -> Reader:

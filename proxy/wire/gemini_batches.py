@@ -10,7 +10,7 @@ from .errors import name_of_error
 from .gemini_generate import GenerateReader
 from .reader import BodyInvalid
 from .reading import Item, Reading
-from .values import decode, inline_bytes, listed, mapping, text, whole
+from .values import decode, inline_bytes, listed, mapping, output_limit, text
 
 ID_NAMES = ("key", "custom_id")
 """Where the maker of a batch may have put an id of an entry. Without one, its place in the list is its id."""
@@ -29,7 +29,7 @@ def read_batch(call: Call, fields: Mapping[str, Any]) -> Call:
     for entry in requests:
         request = mapping(mapping(entry).get("request"))
         generation = mapping(request.get("generationConfig", request.get("generation_config")))
-        limits.append(whole(generation.get("maxOutputTokens", generation.get("max_output_tokens"))))
+        limits.append(output_limit(generation.get("maxOutputTokens", generation.get("max_output_tokens"))))
     call.later = True
     call.choices = max(1, len(requests))
     call.max_output_tokens = max((limit for limit in limits if limit is not None), default=None)

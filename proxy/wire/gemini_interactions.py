@@ -12,7 +12,19 @@ from .errors import name_of_error
 from .gemini_usage import queries_made, read_interaction_usage, web_searches
 from .reader import BodyInvalid
 from .reading import Reading
-from .values import count, decode, inline_bytes, json_bytes, listed, mapping, plain, short_name, text, text_bytes, whole
+from .values import (
+    count,
+    decode,
+    inline_bytes,
+    json_bytes,
+    listed,
+    mapping,
+    output_limit,
+    plain,
+    short_name,
+    text,
+    text_bytes,
+)
 
 RUNNING = ("in_progress", "queued", "pending")
 """States of an interaction that is still to end. All others are ends."""
@@ -29,7 +41,7 @@ def read_interaction(call: Call, fields: Mapping[str, Any]) -> Call:
     call.model = model.removeprefix("models/")
     call.stream = plain(fields.get("stream")) is True
     call.later = plain(fields.get("background")) is True and not call.stream
-    call.max_output_tokens = whole(config.get("max_output_tokens", config.get("maxOutputTokens")))
+    call.max_output_tokens = output_limit(config.get("max_output_tokens", config.get("maxOutputTokens")))
     call.service_tier = short_name(text(fields, "service_tier"))
     call.inline_bytes = inline_bytes(fields.get("input"))
     return call

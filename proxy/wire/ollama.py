@@ -12,7 +12,7 @@ from ..core.usage import Usage
 from .errors import UNNAMED_ERROR
 from .reader import BodyInvalid, Reader, Route
 from .reading import Reading
-from .values import decode, json_bytes, listed, mapping, plain, text_bytes, whole
+from .values import decode, json_bytes, listed, mapping, output_limit, plain, text_bytes, whole
 
 _BILLED = {
     "/api/chat": "ollama.chat",
@@ -55,7 +55,7 @@ def read(
     elif not route.free:
         raise BodyInvalid(f"The body of `{route.route}` names no model; add `model` to it as a string.")
     call.stream = route.api.startswith("ollama.") and plain(body.get("stream")) is not False
-    call.max_output_tokens = whole(mapping(body.get("options")).get("num_predict"))
+    call.max_output_tokens = output_limit(mapping(body.get("options")).get("num_predict"))
     call.inline_bytes = _image_bytes(body.get("images"))
     raw = body.get("messages")
     if isinstance(raw, msgspec.Raw) and b'"images"' in bytes(raw):

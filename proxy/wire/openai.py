@@ -14,7 +14,7 @@ import msgspec
 from ..core.call import Call
 from . import openai_batches, openai_chat, openai_more, openai_responses
 from .openai_request import read
-from .reader import Reader, Route
+from .reader import Reader, Route, parameters_of
 
 __all__ = ["end_of_stream", "match", "read", "reader"]
 
@@ -33,7 +33,8 @@ class _Pattern(NamedTuple):
 
 
 def _pattern(method: str, path: str, api: str, route: str, *, free: bool = False) -> _Pattern:
-    return _Pattern(method, re.compile(path + r"/?\Z"), api, route, free)
+    # Azure and others take paths in any case; what they take must be known here, or it would go unmetered.
+    return _Pattern(method, re.compile(path + r"/?\Z", re.IGNORECASE), api, route, free)
 
 
 _DEPLOYMENT = r"/deployments/(?P<model>[^/]+)"
@@ -111,9 +112,12 @@ def match(method: str, path: str) -> Route | None:
         if pattern.method == method:
             found = pattern.path.search(path)
             if found is not None:
-                parameters = {name: value for name, value in found.groupdict().items() if value}
                 return Route(
-                    api=pattern.api, dialect=DIALECT, route=pattern.route, parameters=parameters, free=pattern.free
+                    api=pattern.api,
+                    dialect=DIALECT,
+                    route=pattern.route,
+                    parameters=parameters_of(found),
+                    free=pattern.free,
                 )
     return None
 

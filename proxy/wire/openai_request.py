@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from ..core.call import Call
 from .reader import BodyInvalid, Route
 from .request import is_form, read_form
-from .values import mapping, plain, short_name, text, whole
+from .unbounded import mark_openai, openai_output_min
+from .values import choices, mapping, output_limit, plain, short_name, text
 
 TASK_FIELDS = ("task", "task_id", "task.id")
 SESSION_FIELDS = ("session_id", "session", "session.id", "sessionId", "conversation_id")
@@ -19,6 +21,9 @@ SESSION_FIELDS = ("session_id", "session", "session.id", "sessionId", "conversat
 
 MODEL_NEEDED = frozenset({"openai.chat", "openai.completions", "openai.embeddings", "cohere.rerank", "openai.audio"})
 """Endpoints that name their model in the request. The others have a default, a stored prompt or an assistant."""
+
+OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+"""Names under which a request limits its output."""
 
 API_VERSION_CHARACTERS_MAX = 32
 """Azure's versions are dates, some with `-preview` behind them."""
@@ -44,7 +49,7 @@ def read(
     call.model = route.parameters.get("model")
     call.retrieves = route.parameters.get("retrieves")
     for part in query.split("&"):
-        name, _, value = part.partition("=")
+        name, _, value = unquote(part).partition("=")
         if name == "stream":
             call.stream = value == "true"
         elif name == "api-version":
@@ -64,7 +69,7 @@ def _read_form_fields(call: Call, body: bytes, content_type: str) -> None:
     form = read_form(body, route=call.route, content_type=content_type)
     call.model = form.fields.get("model") or call.model
     call.stream = form.fields.get("stream", "").lower() in ("true", "1")
-    call.choices = max(1, whole(form.fields.get("n")) or 1)
+    call.choices = choices(form.fields.get("n"))
     call.agent_user = short_name(form.fields.get("user"))
     call.inline_bytes = form.file_bytes
 
@@ -78,18 +83,19 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
     call.stream = plain(body.get("stream")) is True
     asked = mapping(body.get("stream_options")).get("include_usage")
     call.usage_asked = asked if isinstance(asked, bool) else None
-    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        limit = whole(body.get(name))
-        if limit is not None:
-            call.max_output_tokens = limit
-            break
-    call.choices = max(1, whole(body.get("n")) or 1, whole(body.get("best_of")) or 1)
+    limits = [output_limit(body.get(name)) for name in OUTPUT_LIMITS if name in body]
+    # Where several are given, providers differ in which one counts.
+    call.max_output_tokens = max((limit for limit in limits if limit is not None), default=None)
+    call.output_tokens_min = openai_output_min(call)
+    call.choices = max(choices(body.get("n")), choices(body.get("best_of")))
     call.service_tier = short_name(plain(body.get("service_tier")))
     call.later = call.api == "openai.batches" or plain(body.get("background")) is True or _is_run(call)
     _read_labels(call, body)
     if call.route == "/v1/audio/speech":
         call.characters = len(text(body, "input") or "")
     call.inline_bytes = sum(_inline_bytes(value) for value in body.values() if isinstance(value, msgspec.Raw))
+    if not call.free:
+        mark_openai(call, body)
 
 
 def _read_labels(call: Call, body: Mapping[str, Any]) -> None:

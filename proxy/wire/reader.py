@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
 
@@ -23,6 +25,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     parameters: dict[str, str] = {}
     free: bool = False
+
+
+def parameters_of(found: re.Match[str]) -> dict[str, str]:
+    """The variable parts of a path that are there, without their escapes: rules, prices and ids know them plain."""
+    return {name: unquote(value) for name, value in found.groupdict().items() if value}
 
 
 class Reader(Protocol):

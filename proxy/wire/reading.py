@@ -65,6 +65,10 @@ class Reading(msgspec.Struct, kw_only=True):
 class Meter(Protocol):
     """Reads an answer as it passes by. Fed what the provider sent, in pieces cut anywhere; never raises."""
 
+    @property
+    def seen_bytes(self) -> int:
+        """Bytes of generated text seen so far, as in `Reading`."""
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body, still compressed where the answer is."""
 

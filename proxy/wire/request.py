@@ -13,6 +13,7 @@ import msgspec
 
 from .decode import DecodeError, decode_whole
 from .reader import BodyInvalid
+from .values import plain, short_name
 
 DECODED_BODY_BYTES_MAX = 64 * 1024 * 1024
 """A compressed request, once decoded: twice what a policy takes of a request by default."""
@@ -76,6 +77,27 @@ def json_fields(body: bytes, *, route: str, content_type: str) -> JsonFields:
     if _may_repeat_a_field(text, fields) and text.count(b'"model"') > 1:
         _check_one_model(text, route)
     return fields
+
+
+def named_model(headers: Mapping[str, str], body: bytes) -> str | None:
+    """The `model` in a body of which nothing else is known, so that rules and records know it; None where it names
+    none. `body` is plain. Raises BodyInvalid where a JSON object names two."""
+    if is_form(headers.get("content-type", "")):
+        try:
+            form = read_form(body, route="", content_type=headers["content-type"])
+        except BodyInvalid:
+            return None
+        return short_name(form.fields.get("model"))
+    text = body.removeprefix(b"\xef\xbb\xbf")
+    if text.lstrip()[:1] != b"{":
+        return None
+    try:
+        fields = _object.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if _may_repeat_a_field(text, fields) and text.count(b'"model"') > 1:
+        _check_one_model(text, "this path")
+    return short_name(plain(fields.get("model")))
 
 
 def _may_repeat_a_field(body: bytes, fields: JsonFields) -> bool:

@@ -10,6 +10,10 @@ import msgspec
 
 COUNT_MAX = 10**12
 """A count beyond this is no count: no answer holds a million million tokens, and sums must stay plain integers."""
+CHOICES_MAX = 128
+"""Answers to one call that an estimate reckons with: the most that OpenAI gives, and no provider gives more."""
+OUTPUT_TOKENS_MAX = 1_000_000
+"""Tokens of one answer that an estimate reckons with: no model writes as many, so a higher limit limits nothing."""
 NAME_CHARACTERS_MAX = 256
 """Longest text taken over as a name (session, end user, task): names are short, and a record must stay small."""
 INLINE_CHARACTERS_MIN = 4096
@@ -83,6 +87,25 @@ def whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
         return None
     return value
+
+
+def choices(value: Any) -> int:
+    """How many answers a request asks for, for estimates: from 1 to CHOICES_MAX. The request itself goes on as it is,
+    and the provider judges it."""
+    return _up_to(value, CHOICES_MAX) or 1
+
+
+def output_limit(value: Any) -> int | None:
+    """A request's limit of its output, for estimates: at most OUTPUT_TOKENS_MAX, None where it is no limit."""
+    return _up_to(value, OUTPUT_TOKENS_MAX)
+
+
+def _up_to(value: Any, most: int) -> int | None:
+    value = plain(value)
+    if isinstance(value, (int, float)) and value > most:
+        return most
+    found = whole(value)
+    return None if found is None else min(found, most)
 
 
 def text_bytes(value: Any) -> int:

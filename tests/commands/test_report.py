@@ -47,10 +47,18 @@ def test_what_the_cost_rests_on_is_said_below(admin: Admin) -> None:
         entries(made(1, cost_nusd=None, cost_source="none"), made(2, cost_source="assumed"), made(3, result="lost"))
     )
     output = report_command("--by", "team,user").stdout
-    assert "1 calls have no price" in output
-    assert "1 calls of unknown models" in output
+    assert "1 call has no price and is not" in output
+    assert "1 call of an unknown model counts" in output
     assert "callmeter reprice" in output
-    assert "1 calls were cut off" in output
+    assert "1 call was cut off with the proxy and counts" in output
+
+
+def test_what_is_said_below_of_several_calls_is_said_of_several(admin: Admin) -> None:
+    unpriced = [made(number, cost_nusd=None, cost_source="none") for number in (1, 2)]
+    admin.ledger.ingest(entries(*unpriced, *(made(number, cost_source="assumed") for number in (3, 4))))
+    output = report_command().stdout
+    assert "2 calls have no price and are not" in output
+    assert "2 calls of unknown models count" in output
 
 
 def test_json_is_the_answer_of_the_api(admin: Admin) -> None:

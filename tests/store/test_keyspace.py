@@ -11,6 +11,7 @@ from proxy.store.script import SCRIPTS
 def test_all_keys_of_a_shard_share_its_hash_tag() -> None:
     for shard, keys in enumerate(KEYS):
         names = (keys.epoch, keys.holds, keys.drafts, keys.records, keys.settled("c{1}"), keys.later("u", "{x}"))
+        names += (keys.spent("{o}", "c", "0"), keys.held("{o}", "c", "0"), keys.seeded("{o}", "c", "0", "seed"))
         assert all(name.startswith(f"{{cm:{shard:02d}}}:") for name in names)
 
 
@@ -30,8 +31,8 @@ def test_a_script_says_what_it_takes_and_touches_only_the_keys_it_was_given(name
     assert header.startswith(f"-- {name}: ")
     assert all(re.search(rf"^-- {word} ", header, re.MULTILINE) for word in ("KEYS", "ARGV", "Reply"))
     for arguments in re.findall(r"redis\.call\('[A-Z]+', (?:'STREAM', )?([^,)]+)", source):
-        assert arguments.startswith("KEYS[")
+        assert arguments.startswith(("KEYS[", "unpack(KEYS"))
 
 
 def test_scripts_are_part_of_the_package() -> None:
-    assert {"reserve", "settle", "release", "renew", "expired", "sweep", "epoch"} <= SCRIPTS.keys()
+    assert {"reserve", "extend", "settle", "release", "renew", "expired", "epoch", "counters", "seed"} <= SCRIPTS.keys()

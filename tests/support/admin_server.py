@@ -14,8 +14,11 @@ from typing import Any
 from aiohttp import web
 
 from proxy.admin.api import AdminContext, admin_app
+from proxy.bookkeeping.figures import BudgetFigures
+from proxy.core.policy import Policy
 from proxy.core.record import Record
 from proxy.ledger.database import Ledger, open_ledger
+from proxy.store.client import Client
 from tests.support.ledger_calls import AT_MS
 
 TOKEN = "admin-token-of-the-tests"
@@ -25,12 +28,14 @@ NOW_MS = AT_MS + 30 * 60_000
 
 @dataclass
 class Admin:
-    """`faults` are what is not ready; `price` prices again; both may be changed while the server runs."""
+    """`faults` are what is not ready; `price` prices again; `policy` is in force. All may be changed while the server
+    runs. There is no store, so budgets are shown as the ledger knows them."""
 
     ledger: Ledger
     url: str = ""
     faults: dict[str, str] = field(default_factory=dict)
     price: Callable[[Record], Record | None] = lambda record: None
+    policy: Policy = field(default_factory=Policy)
     now_ms: int = NOW_MS
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -57,6 +62,14 @@ class Admin:
             readiness=readiness,
             policy=policy,
             price=lambda record: self.price(record),
+            rules=lambda: self.policy,
+            budgets=BudgetFigures(
+                Client("unix:///nowhere/callmeter.sock"),
+                self.ledger,
+                policy=lambda: self.policy,
+                clock_ms=lambda: self.now_ms,
+            ),
+            alert_secret="whsec_of-the-tests",
             clock_ms=lambda: self.now_ms,
         )
 

@@ -28,6 +28,7 @@ from aiohttp import web
 
 from demo.simulator import Simulator
 from proxy.core.keys import Caveat, attenuate
+from proxy.store.embedded import die_with_parent
 from tests.support.replay import Replay
 from tests.support.valkey import PATIENT_S, short_folder
 
@@ -201,6 +202,7 @@ class House:
             stdout=subprocess.PIPE,
             stderr=self.log_path.open("a"),
             text=True,
+            preexec_fn=die_with_parent(),  # also when the test run is killed
         )
         watchdog = threading.Timer(START_S_MAX, self.process.kill)
         watchdog.start()

@@ -98,7 +98,7 @@ class TestPaths:
         [
             ("GET", "/v1/messages"),
             ("POST", "/v1/threads/thread_1/messages"),
-            ("POST", "/v1/messages/"),
+            ("POST", "/v1/messages/x"),
             ("POST", "/v1/organizations/usage"),
             ("POST", "/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-pro:generateContent"),
         ],

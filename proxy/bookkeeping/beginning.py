@@ -1,0 +1,80 @@
+"""Beginning: what a bookkeeper needs before it can work, waited for while it says what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from pathlib import Path
+
+from aiohttp import web
+
+from ..admin.waiting import waiting_app
+from ..ledger.database import Ledger, open_ledger
+from ..ledger.errors import LedgerUnavailable
+from .seat import Seat
+
+LOOK_S = 0.5
+"""How often the seat is tried and the ledger's database asked while they are missing."""
+
+log = logging.getLogger("callmeter.bookkeeper")
+
+
+class Beginning:
+    """The seat of the data directory and the opened ledger, as soon as both are there. Meanwhile records wait in the
+    store's streams, and the admin port answers with what is waited for."""
+
+    def __init__(self, data: Path, ledger_url: str) -> None:
+        self._data = data
+        self._ledger_url = ledger_url
+        self._runner: web.AppRunner | None = None
+        self.seat: Seat | None = None
+        self.ledger: Ledger | None = None
+        self.missing: dict[str, str] = {}
+        """What is waited for, `bookkeeper` or `ledger`, with a sentence for each."""
+
+    async def look(self) -> bool:
+        """Whether everything is there now. Raises LedgerRefused."""
+        if self.seat is None and not self._take_seat():
+            return False
+        if self.ledger is None:
+            try:
+                self.ledger = await asyncio.to_thread(open_ledger, self._ledger_url)
+            except LedgerUnavailable as away:
+                self._miss("ledger", "the ledger cannot be reached; records wait in the store until it is there", away)
+                return False
+        return True
+
+    async def wait(self, host: str, port: int, stopping: Awaitable[object]) -> bool:
+        """Waits on the admin port. False where it was told to stop before. Raises LedgerRefused."""
+        self._runner = web.AppRunner(waiting_app(lambda: self.missing), access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, reuse_port=True).start()
+        told = asyncio.ensure_future(stopping)
+        while not told.done():
+            await asyncio.wait([told], timeout=LOOK_S)
+            if not told.done() and await self.look():
+                log.warning("what was missing is there; this bookkeeper begins")
+                return True
+        return False
+
+    async def end_waiting(self) -> None:
+        """The real admin port answers now, or nobody needs to."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _take_seat(self) -> bool:
+        self.seat = Seat.take(self._data)
+        if self.seat is None:
+            self._miss(
+                "bookkeeper", f"another bookkeeper works in {self._data}; this one stands by until that one ends"
+            )
+            return False
+        self.missing.pop("bookkeeper", None)
+        return True
+
+    def _miss(self, part: str, sentence: str, reason: Exception | None = None) -> None:
+        if part not in self.missing:
+            log.warning("%s%s", sentence, f" ({reason})" if reason is not None else "")
+        self.missing[part] = sentence

@@ -1,0 +1,128 @@
+"""Rebuild: counters are set from the ledger where the store lost them, and seeded where a budget is new."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from ..core.policy import Policy
+from ..ledger.budgets import Seeding
+from ..ledger.database import Ledger
+from ..store import counters
+from ..store.client import Client
+from ..store.keyspace import KEYS, SHARDS, shard_of
+from ..store.ledger_stream import Entry as StreamEntry
+from ..store.ledger_stream import entry_of
+from .spent import amounts, spent_before, spent_now
+
+DRAIN_RECORDS = 1_000
+"""Records of a stream that are taken into the ledger at once before its counters are counted."""
+SEED_AT_ONCE = 200
+"""Counters that are seeded in one write."""
+
+log = logging.getLogger("callmeter.bookkeeper")
+
+
+class CounterKeeper:
+    """Looks after the counters of all shards. Every method raises StoreError and LedgerUnavailable; what was begun is
+    begun again then, and nothing is counted twice.
+
+    take   takes records of a stream into the ledger, without moving its place there
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ledger: Ledger,
+        *,
+        policy: Callable[[], Policy],
+        take: Callable[[Sequence[StreamEntry]], Awaitable[None]],
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._policy = policy
+        self._take = take
+        self._noted: Policy | None = None
+        self.rebuilding: set[int] = set()
+        """Shards without an epoch: they take nothing, and their calls are decided as `store_outage` says."""
+
+    async def look(self, known: Mapping[int, tuple[str, str]]) -> None:
+        """Sets the counters of shards that have none and begins their epochs; then sees whether a budget is new.
+        `known`: shard -> epoch and stream id up to which the ledger has read. Cheap where there is nothing to do."""
+        self.rebuilding = await counters.rebuilding(self._client, ledger_position=known)
+        if self.rebuilding:
+            await self._rebuild(sorted(self.rebuilding))
+            self.rebuilding = set()
+        policy = self._policy()
+        if policy is not self._noted:
+            await self._seed(policy)
+            self._noted = policy
+
+    async def _rebuild(self, shards: Sequence[int]) -> None:
+        drained = [await self._drain(shard) for shard in shards]
+        policy, now_ms = self._policy(), await self._now_ms()
+        identities = {budget.identity for budget in policy.budgets}
+
+        def count() -> dict[int, list[counters.Spent]]:
+            self._ledger.budgets.in_force(identities, now_ms)
+            self._ledger.budgets.rebuilding(shards)
+            found = spent_now(self._ledger.spending, policy.budgets, policy.upstreams, now_ms)
+            by_shard: dict[int, list[counters.Spent]] = {shard: [] for shard in shards}
+            for spent in amounts(found, keep=by_shard.__contains__):
+                by_shard[shard_of(spent.org)].append(spent)
+            return by_shard
+
+        by_shard = await asyncio.to_thread(count)
+        for shard, spent in by_shard.items():
+            await counters.set_counters(self._client, shard, spent)
+        if total := sum(map(len, by_shard.values())):
+            log.warning(
+                "the store was rebuilt: %d counters are set from the ledger, %d records were still on their way there",
+                total,
+                sum(drained),
+            )
+
+    async def _drain(self, shard: int) -> int:
+        """Takes what is left in a stream into the ledger. Nothing is added to it while the epoch is missing."""
+        key, after, count = KEYS[shard].records, "-", 0
+        while rows := await self._client.call("XRANGE", key, after, "+", "COUNT", str(DRAIN_RECORDS)):
+            await self._take([entry_of(shard, "", stream_id, fields)[1] for stream_id, fields in rows])
+            count += len(rows)
+            after = "(" + rows[-1][0].decode()
+        return count
+
+    async def _seed(self, policy: Policy) -> None:
+        now_ms = await self._now_ms()
+        budgets = {budget.identity: budget for budget in policy.budgets}
+        pending = await asyncio.to_thread(self._ledger.budgets.in_force, list(budgets), now_ms)
+        for seeding in pending:
+            if len(seeding.rebuilt) < SHARDS:
+                await self._seed_one(policy, seeding, now_ms)
+        if pending:
+            await asyncio.to_thread(self._ledger.budgets.seeded, [seeding.identity for seeding in pending])
+
+    async def _seed_one(self, policy: Policy, seeding: Seeding, now_ms: int) -> None:
+        budget = next(budget for budget in policy.budgets if budget.identity == seeding.identity)
+
+        def count() -> list[counters.Spent]:
+            found = spent_before(
+                self._ledger.spending, budget, seeding, policy.upstreams, now_ms=now_ms, version=policy.version
+            )
+            return amounts(found, keep=lambda shard: shard not in seeding.rebuilt)
+
+        spent = await asyncio.to_thread(count)
+        for start in range(0, len(spent), SEED_AT_ONCE):
+            # The name tells this time in force from earlier ones of the same identity.
+            seeds = [
+                counters.seed(self._client, each, f"seed{seeding.since_ms}")
+                for each in spent[start : start + SEED_AT_ONCE]
+            ]
+            await asyncio.gather(*seeds)
+        if spent:
+            log.info("budget `%s` is new; %d of its counters begin with what was spent", budget.name, len(spent))
+
+    async def _now_ms(self) -> int:
+        """By the clock of the store, which says what window it is."""
+        seconds, micros = await self._client.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,234 @@
+"""Unbounded: requests that nothing in them bounds, because the provider adds to them what we do not see.
+
+Earlier conversation kept at the provider, files by reference, stored prompts, cached content, and tools that the
+provider runs itself and whose results become input. Also the fees of such tools.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..core.call import Call
+from .values import listed, mapping, plain, text, whole
+
+REFERENCE_REASON = "file_reference"
+DEARER_OUTPUT = "speech_or_pictures"
+"""Output whose tokens cost several times those of text, and whose share nobody knows before."""
+OTHER_TOOL = "server_tool"
+"""The reason for a tool that we do not know: it is taken for one that the provider runs."""
+
+_RESPONSES_KEPT = ("previous_response_id", "conversation", "prompt")
+"""Fields of OpenAI's Responses that point at something which the provider adds to the input."""
+
+_OPENAI_CALLERS_TOOLS = frozenset(
+    {
+        "function",
+        "custom",
+        "namespace",
+        "computer",
+        "computer_use",
+        "computer_use_preview",
+        "local_shell",
+        "apply_patch",
+    }
+)
+"""Tools whose calls come back to the caller to be run."""
+
+_ANTHROPIC_CALLERS_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
+
+_GEMINI_CALLERS_TOOLS = frozenset({"functionDeclarations", "function_declarations", "computerUse", "computer_use"})
+
+_FEES = {
+    "web_search": "web_search",
+    "web_search_preview": "web_search",
+    "file_search": "file_search",
+    "code_interpreter": "code_interpreter",
+    "code_execution": "code_execution",
+    "web_fetch": "web_fetch",
+    "google_search": "web_search",
+    "google_search_retrieval": "web_search",
+}
+"""Server tools -> the name of their fee, as the readers of answers count it."""
+
+_DATED = re.compile(r"_(?:20\d{6}|20\d\d_\d\d_\d\d)\Z")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+# In JSON a quote inside a text is escaped, so that these are names of fields and whole values, never prose.
+_OPENAI_REFERENCE = re.compile(
+    rb'"(?:file_id|file_url|vector_store_ids)"\s*:|"image_url"\s*:\s*(?:\{[^{}]{0,200}?"url"\s*:\s*)?"https?:'
+)
+_ANTHROPIC_REFERENCE = re.compile(rb'"type"\s*:\s*"(?:url|file|container_upload)"')
+_GEMINI_REFERENCE = re.compile(rb'"(?:fileUri|file_uri|fileData|file_data|gcsUri|uri)"\s*:')
+
+
+class _Tool(msgspec.Struct):
+    type: str = ""
+    max_uses: int | None = None
+    environment: Any = None
+
+
+_tools = msgspec.json.Decoder(list[_Tool])
+
+
+def _read_tools(value: Any) -> list[_Tool]:
+    """The tools of a request, without their schemas. What has another shape is read piece by piece."""
+    if value is None:
+        return []
+    if isinstance(value, msgspec.Raw):
+        try:
+            return _tools.decode(value)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+    tools = [mapping(tool) for tool in listed(value)]
+    return [_Tool(text(tool, "type") or "", whole(tool.get("max_uses")), tool.get("environment")) for tool in tools]
+
+
+def _refers(values: Iterable[Any], expression: re.Pattern[bytes]) -> bool:
+    """Whether some part of the request names a file that lies elsewhere."""
+    for value in values:
+        if isinstance(value, msgspec.Raw):
+            if expression.search(memoryview(value)):
+                return True
+        elif isinstance(value, (dict, list)) and expression.search(msgspec.json.encode(value)):
+            return True
+    return False
+
+
+def _is_set(fields: Mapping[str, Any], name: str) -> bool:
+    return name in fields and plain(fields[name]) not in (None, "", False)
+
+
+def _mark(call: Call, reasons: Iterable[str]) -> Call:
+    call.unbounded = tuple(dict.fromkeys((*call.unbounded, *reasons)))
+    return call
+
+
+def _add_tool(call: Call, name: str, uses: int | None) -> str:
+    """Notes the fee of a server tool, and gives the reason."""
+    fee = _FEES.get(name)
+    if fee is not None:
+        call.tool_fees = {**call.tool_fees, fee: uses or 0}
+    return name if fee is not None or name in _NAMED_REASONS else OTHER_TOOL
+
+
+_NAMED_REASONS = frozenset({"mcp", "image_generation", "shell", "url_context", "google_maps", "tool_search", "advisor"})
+
+
+def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
+    """An OpenAI request, its fields still undecoded."""
+    kept = _RESPONSES_KEPT if call.api == "openai.responses" else ()
+    reasons = [name for name in (*kept, "agent_id", "background") if _is_set(fields, name)]
+    if call.api == "openai.batches":
+        reasons.append("batch_file")
+    if "/threads/" in call.route:
+        reasons.append("thread")
+    for tool in _read_tools(fields.get("tools")):
+        hosted = tool.type == "shell" and str(mapping(tool.environment).get("type", "")).startswith("container")
+        if (tool.type in _OPENAI_CALLERS_TOOLS or tool.type in ("", "shell")) and not hosted:
+            continue
+        reasons.append(_add_tool(call, _DATED.sub("", tool.type), None))
+    if _is_set(fields, "web_search_options") or "-search-preview" in (call.model or ""):
+        reasons.append(_add_tool(call, "web_search", None))
+    if "audio" in listed(fields.get("modalities")):
+        reasons.append(DEARER_OUTPUT)
+    if _refers((fields.get("messages"), fields.get("input"), fields.get("tools")), _OPENAI_REFERENCE):
+        reasons.append(REFERENCE_REASON)
+    return _mark(call, reasons)
+
+
+def mark_anthropic(call: Call, fields: Mapping[str, Any]) -> Call:
+    """An Anthropic message, its fields still undecoded."""
+    reasons = []
+    for tool in _read_tools(fields.get("tools")):
+        if not tool.type or tool.type.startswith(_ANTHROPIC_CALLERS_TOOLS):
+            continue
+        reasons.append(_add_tool(call, _DATED.sub("", tool.type), tool.max_uses))
+    if _is_set(fields, "mcp_servers"):
+        reasons.append("mcp")
+    if _is_set(fields, "container"):
+        reasons.append("container")
+    if _compacts(fields.get("context_management")):
+        reasons.append("compaction")
+    if _refers((fields.get("messages"), fields.get("system")), _ANTHROPIC_REFERENCE) and _has_source_elsewhere(fields):
+        reasons.append(REFERENCE_REASON)
+    return _mark(call, reasons)
+
+
+def _compacts(value: Any) -> bool:
+    """Whether the provider may summarise the conversation on the way, which is billed beside the answer."""
+    edits = listed(mapping(value).get("edits"))
+    return any((text(mapping(edit), "type") or "").startswith("compact") for edit in edits)
+
+
+def _has_source_elsewhere(fields: Mapping[str, Any]) -> bool:
+    """A closer look, since callers' tools have fields and types of the same names: a source that is a URL or a file?"""
+    waiting = [plain(fields.get(name)) for name in ("messages", "system")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("type") == "container_upload" or (
+                value.get("type") in ("url", "file") and ("url" in value or "file_id" in value)
+            ):
+                return True
+            waiting.extend(inner for inner in value.values() if isinstance(inner, (dict, list)))
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
+
+
+def mark_gemini(call: Call, fields: Mapping[str, Any]) -> Call:
+    """A Gemini request: generated content, embeddings, batches and interactions."""
+    reasons = [
+        told
+        for name, told in (
+            ("cachedContent", "cached_content"),
+            ("cached_content", "cached_content"),
+            ("previous_interaction_id", "previous_interaction_id"),
+            ("previousInteractionId", "previous_interaction_id"),
+            ("background", "background"),
+            ("agent", "agent"),
+        )
+        if _is_set(fields, name)
+    ]
+    for tool in listed(fields.get("tools")):
+        tool = mapping(tool)
+        named = text(tool, "type")
+        for name in (named,) if named else tool:
+            if name not in _GEMINI_CALLERS_TOOLS and name != "function":
+                reasons.append(_add_tool(call, _CAMEL.sub("_", name).lower(), None))
+    if "batch" in fields:
+        reasons.append("batch")  # its requests may lie in a file, and need not limit their output
+    config = mapping(fields.get("generationConfig", fields.get("generation_config")))
+    asked = listed(config.get("responseModalities", config.get("response_modalities")))
+    if any(str(modality).upper() in ("IMAGE", "AUDIO") for modality in asked):
+        reasons.append(DEARER_OUTPUT)
+    looked_at = (fields.get("contents"), fields.get("systemInstruction"), fields.get("input"), fields.get("content"))
+    if _refers(looked_at, _GEMINI_REFERENCE):
+        reasons.append(REFERENCE_REASON)
+    return _mark(call, reasons)
+
+
+# -- how little an answer may be held to ------------------------------------------------------------------------------
+
+RESPONSES_OUTPUT_MIN = 16
+"""OpenAI's Responses take no smaller `max_output_tokens`."""
+
+
+def openai_output_min(call: Call) -> int:
+    """The least limit on the output that an OpenAI endpoint takes."""
+    return RESPONSES_OUTPUT_MIN if call.api == "openai.responses" else 1
+
+
+def anthropic_output_min(fields: Mapping[str, Any]) -> int:
+    """`max_tokens` must be above the thinking budget, which is a part of it."""
+    return (whole(mapping(fields.get("thinking")).get("budget_tokens")) or 0) + 1
+
+
+def gemini_output_min(config: Mapping[str, Any]) -> int:
+    """Thoughts are a part of the output, and without room for an answer beside them they are paid for nothing."""
+    thinking = mapping(config.get("thinkingConfig", config.get("thinking_config")))
+    return (whole(thinking.get("thinkingBudget", thinking.get("thinking_budget"))) or 0) + 1
