@@ -237,7 +237,7 @@ class Bookkeeper:
             self._ledger_is(up=False, why=str(away))
 
     async def _look_after_counters(self, known: Mapping[int, tuple[str, str]]) -> None:
-        """Says how far it is meanwhile: counting a million calls takes a quarter of a minute."""
+        """Says how far it is meanwhile: counting a million calls takes half a minute."""
         looking = asyncio.create_task(self.counters.look(known))
         try:
             while not looking.done():
@@ -454,17 +454,18 @@ async def keep_books(settings: Settings, desk: PolicyDesk, stopping: asyncio.Tas
     waits = not await beginning.look()
     try:
         if waits:
+            await beginning.serve(settings.admin_host, settings.admin_port)
             say_ready(admin_port=settings.admin_port)
-            if not await beginning.wait(settings.admin_host, settings.admin_port, stopping):
+            if not await beginning.wait(stopping):
                 return
         assert beginning.ledger is not None
         assert beginning.seat is not None
 
         async def serving() -> None:
-            await beginning.end_waiting()
+            await beginning.close()
             if not waits:
                 say_ready(admin_port=settings.admin_port)
 
         await Bookkeeper(settings, beginning.ledger, desk, beginning.seat).run(stopping, serving)
     finally:
-        await beginning.end_waiting()
+        await beginning.close()

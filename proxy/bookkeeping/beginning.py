@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from pathlib import Path
 
 from aiohttp import web
@@ -45,21 +44,23 @@ class Beginning:
                 return False
         return True
 
-    async def wait(self, host: str, port: int, stopping: Awaitable[object]) -> bool:
-        """Waits on the admin port. False where it was told to stop before. Raises LedgerRefused."""
+    async def serve(self, host: str, port: int) -> None:
+        """Says on the admin port what is missing."""
         self._runner = web.AppRunner(waiting_app(lambda: self.missing), access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_port=True).start()
-        told = asyncio.ensure_future(stopping)
-        while not told.done():
-            await asyncio.wait([told], timeout=LOOK_S)
-            if not told.done() and await self.look():
+
+    async def wait(self, stopping: asyncio.Future[None]) -> bool:
+        """Until everything is there; False where it was told to stop before. Raises LedgerRefused."""
+        while not stopping.done():
+            await asyncio.wait([stopping], timeout=LOOK_S)
+            if not stopping.done() and await self.look():
                 log.warning("what was missing is there; this bookkeeper begins")
                 return True
         return False
 
-    async def end_waiting(self) -> None:
-        """The real admin port answers now, or nobody needs to."""
+    async def close(self) -> None:
+        """The real admin port answers now, or none needs to."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -56,7 +56,8 @@ class StreamedAnswer(web.StreamResponse):
         writer, request = self._payload_writer, self._req
         odd = any(not value.isascii() and _BYTES_NOT_UTF8.search(value) for value in self.headers.values())
         if not odd or request is None or not isinstance(writer, StreamWriter):
-            return await super()._write_headers()
+            await super()._write_headers()
+            return
         lines = [f"HTTP/{request.version.major}.{request.version.minor} {self.status} {self.reason}"]
         lines.extend(f"{name}: {value}" for name, value in self.headers.items())
         if any(_NEVER_IN_A_HEADER.search(line) for line in lines):

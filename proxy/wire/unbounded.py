@@ -57,12 +57,15 @@ _FEES = {
 _DATED = re.compile(r"_(?:20\d{6}|20\d\d_\d\d_\d\d)\Z")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
-# In JSON a quote inside a text is escaped, so that these are names of fields and whole values, never prose.
+# In JSON a quote inside a text is escaped, so that these are names of fields and whole values, never prose. The first of
+# each pair begins with something rare, by which a long conversation is searched several times as fast.
+_OPENAI_LOOK = re.compile(rb'_(?<=file_|mage_|tore_)(?:id|url|ids)"')
 _OPENAI_REFERENCE = re.compile(
     rb'"(?:file_id|file_url|vector_store_ids)"\s*:|"image_url"\s*:\s*(?:\{[^{}]{0,200}?"url"\s*:\s*)?"https?:'
 )
 _ANTHROPIC_REFERENCE = re.compile(rb'"type"\s*:\s*"(?:url|file|container_upload)"')
-_GEMINI_REFERENCE = re.compile(rb'"(?:fileUri|file_uri|fileData|file_data|gcsUri|uri)"\s*:')
+_GEMINI_LOOK = re.compile(rb'ri"\s*:')
+_GEMINI_REFERENCE = re.compile(rb'"(?:fileUri|file_uri|gcsUri|uri)"\s*:')
 
 
 class _Tool(msgspec.Struct):
@@ -87,13 +90,13 @@ def _read_tools(value: Any) -> list[_Tool]:
     return [_Tool(text(tool, "type") or "", whole(tool.get("max_uses")), tool.get("environment")) for tool in tools]
 
 
-def _refers(values: Iterable[Any], expression: re.Pattern[bytes]) -> bool:
+def _refers(values: Iterable[Any], look: re.Pattern[bytes], reference: re.Pattern[bytes]) -> bool:
     """Whether some part of the request names a file that lies elsewhere."""
     for value in values:
-        if isinstance(value, msgspec.Raw):
-            if expression.search(memoryview(value)):
-                return True
-        elif isinstance(value, (dict, list)) and expression.search(msgspec.json.encode(value)):
+        if value is None:
+            continue
+        raw = memoryview(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+        if look.search(raw) and (look is reference or reference.search(raw)):
             return True
     return False
 
@@ -135,7 +138,7 @@ def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
         reasons.append(_add_tool(call, "web_search", None))
     if "audio" in listed(fields.get("modalities")):
         reasons.append(DEARER_OUTPUT)
-    if _refers((fields.get("messages"), fields.get("input"), fields.get("tools")), _OPENAI_REFERENCE):
+    if _refers((fields.get("messages"), fields.get("input"), fields.get("tools")), _OPENAI_LOOK, _OPENAI_REFERENCE):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
 
@@ -153,7 +156,8 @@ def mark_anthropic(call: Call, fields: Mapping[str, Any]) -> Call:
         reasons.append("container")
     if _compacts(fields.get("context_management")):
         reasons.append("compaction")
-    if _refers((fields.get("messages"), fields.get("system")), _ANTHROPIC_REFERENCE) and _has_source_elsewhere(fields):
+    said = (fields.get("messages"), fields.get("system"))
+    if _refers(said, _ANTHROPIC_REFERENCE, _ANTHROPIC_REFERENCE) and _has_source_elsewhere(said):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
 
@@ -164,9 +168,9 @@ def _compacts(value: Any) -> bool:
     return any((text(mapping(edit), "type") or "").startswith("compact") for edit in edits)
 
 
-def _has_source_elsewhere(fields: Mapping[str, Any]) -> bool:
+def _has_source_elsewhere(values: Iterable[Any]) -> bool:
     """A closer look, since callers' tools have fields and types of the same names: a source that is a URL or a file?"""
-    waiting = [plain(fields.get(name)) for name in ("messages", "system")]
+    waiting = [plain(value) for value in values]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -207,7 +211,7 @@ def mark_gemini(call: Call, fields: Mapping[str, Any]) -> Call:
     if any(str(modality).upper() in ("IMAGE", "AUDIO") for modality in asked):
         reasons.append(DEARER_OUTPUT)
     looked_at = (fields.get("contents"), fields.get("systemInstruction"), fields.get("input"), fields.get("content"))
-    if _refers(looked_at, _GEMINI_REFERENCE):
+    if _refers(looked_at, _GEMINI_LOOK, _GEMINI_REFERENCE):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
 

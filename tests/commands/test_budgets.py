@@ -59,13 +59,9 @@ def test_a_raise_is_given_and_listed(admin: Admin) -> None:
     options = ("raise", "person-day", "--for", "user=ada", "--by", "$20", "--until", "3d", "--reason", "launch week")
     assert "person-day for user=ada: $20.00 more until 2026-" in run(budgets, *options).stdout
     assert "open   person-day for user=ada: $20.00 more" in run(budgets, "raises").stdout
-    assert (
-        "--for user=..." in run(budgets, "raise", "person-day", "--by", "$1", "--until", "1d", "--reason", "x").output
-    )
-    assert (
-        run(budgets, "raise", "person-day", "--for", "ada", "--by", "$1", "--until", "1d", "--reason", "x").exit_code
-        == 2
-    )
+    rest = ("--by", "$1", "--until", "1d", "--reason", "x")
+    assert "--for user=..." in run(budgets, "raise", "person-day", *rest).output
+    assert run(budgets, "raise", "person-day", "--for", "ada", *rest).exit_code == 2
 
 
 def test_a_refused_call_is_explained(admin: Admin) -> None:

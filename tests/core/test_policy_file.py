@@ -127,7 +127,7 @@ FAULTY = [
     ("hello", "0.yaml:1:1: must be a table of keys, not text"),
     ("access:\n", "0.yaml:1:8: access: must be a list, not empty"),
     ("upstreams: [a]", "0.yaml:1:12: upstreams: must be a table of names, not a list"),
-    ("duplicates: []", "0.yaml:1:1: unknown key `duplicates`; known here: `upstreams`, `defaults`"),
+    ("wishes: []", "0.yaml:1:1: unknown key `wishes`; known here: `upstreams`, `defaults`"),
     ("acces: []", "0.yaml:1:1: unknown key `acces`; did you mean `access`?"),
     # YAML
     (

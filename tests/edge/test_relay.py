@@ -273,7 +273,7 @@ async def test_a_store_that_is_away_refuses_where_the_policy_says_so(own_valkey:
 async def test_a_store_that_is_away_lets_calls_pass_up_to_an_allowance_and_gets_their_records_later(
     own_valkey: RunningServer,
 ) -> None:
-    allowed = "store_outage: {allow_up_to: $0.002}"
+    allowed = "store_outage: {allow_up_to: $0.10}"
     async with scripted(good) as url, serving(own_valkey.url, policy(url, allowed)) as edge:
         assert (await edge.answer(CHAT, PLAIN))[0].status == 200
         await edge.records()

@@ -48,7 +48,10 @@ budgets:
 access:
   - {name: ticket-needed, match: {user: "ticket*", not: {task_source: key}}, then: refuse, help: "run callmeter task"}
 """
-CHANGING = "budgets: [{{name: changing, match: {{user: 'change*'}}, per: user, limit: {limit}, every: day, reserve: $0.00001}}]\n"
+CHANGING = """\
+budgets:
+  - {{name: changing, match: {{user: "change*"}}, per: user, limit: {limit}, every: day, reserve: $0.00001}}
+"""
 
 
 class No(NamedTuple):
@@ -181,7 +184,7 @@ def test_a_spent_budget_is_told_once_with_its_rule_limit_spending_reset_and_help
         assert "retry-after" not in no.headers
         assert no.headers["x-callmeter-reason"] == "budget_spent"
         assert no.headers["ratelimit"].startswith('"person-day";r=0;t=')
-        first, second = ada.caller.records(2)
+        _, second = ada.caller.records(2)
         assert (second["result"], second["refusal"], second["rule"]) == ("refused", "budget_spent", "person-day")
         assert (second["status"], second["cost_nusd"], second["hold_nusd"]) == (402, 0, 0)
 

@@ -183,17 +183,18 @@ class Twins:
 
     async def extend(self, call_id: str, nusd: int, tokens: int, force: bool) -> None:
         running = self.store._running.get(call_id)
-        if running is not None:
+        grows = running is not None and takes_module.grows(running.holding, nusd=nusd, tokens=tokens)
+        if running is not None and grows:
             # A worker that extends a call whose hold is gone registers it again first.
             self.model.register(call_id, running.holding.takes, now_ms(), estimate=estimate_of(decode(running.draft)))
         try:
             given = await self.store.extend(call_id, "acme", nusd=nusd, tokens=tokens, force=force)
         except ValueError:
             return  # more than is counted: nothing was done
-        if running is not None:
+        if grows:
             assert given == self.model.extend(call_id, now_ms(), nusd=nusd, tokens=tokens, force=force)
         else:
-            assert not given
+            assert given == (running is not None)
 
     async def release(self, call_id: str) -> None:
         await self.store.release(call_id, "acme")

@@ -166,7 +166,7 @@ class TestRequests:
         with pytest.raises(BodyInvalid, match="model"):
             read("/v1/messages", body)
 
-    @pytest.mark.parametrize("limit", [-1, "many", None, 10**15, True, [5]])
+    @pytest.mark.parametrize("limit", [-1, "many", None, True, [5]])
     def test_a_limit_that_is_none_is_left_to_the_provider(self, limit: Any) -> None:
         assert read("/v1/messages", {"model": "m", "max_tokens": limit}).max_output_tokens is None
 
