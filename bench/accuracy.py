@@ -198,7 +198,7 @@ def surprises(concurrencies: Sequence[int]) -> list[list[Plan]]:
                 concurrency=concurrency,
                 calls=CALLS[concurrency],
                 fits=100,
-                shape=shape,  # type: ignore[arg-type]
+                shape=shape,
                 learned=1000 // times,
                 output_max=4000,
             )

@@ -57,8 +57,8 @@ _FEES = {
 _DATED = re.compile(r"_(?:20\d{6}|20\d\d_\d\d_\d\d)\Z")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
-# In JSON a quote inside a text is escaped, so that these are names of fields and whole values, never prose. The first of
-# each pair begins with something rare, by which a long conversation is searched several times as fast.
+# In JSON a quote inside a text is escaped, so that these are names of fields and whole values, never prose. The first
+# of each pair begins with something rare, by which a long conversation is searched several times as fast.
 _OPENAI_LOOK = re.compile(rb'_(?<=file_|mage_|tore_)(?:id|url|ids)"')
 _OPENAI_REFERENCE = re.compile(
     rb'"(?:file_id|file_url|vector_store_ids)"\s*:|"image_url"\s*:\s*(?:\{[^{}]{0,200}?"url"\s*:\s*)?"https?:'

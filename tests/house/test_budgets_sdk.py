@@ -367,26 +367,24 @@ def test_a_stream_that_outgrows_a_budget_that_cuts_ends_with_an_error_in_openais
         stream = sdk.chat.completions.create(
             model="gpt-5-mini", messages=ASK, stream=True, max_completion_tokens=20, extra_headers=SLOW_AND_LONG
         )
-        seen = 0
+        seen: list[Any] = []
         with pytest.raises(openai.APIError, match="`short-leash` has no more left"):
-            for _ in stream:
-                seen += 1
-    the_stream_was_cut(ada, seen)
+            seen.extend(stream)
+    the_stream_was_cut(ada, len(seen))
 
 
 def test_a_stream_that_outgrows_a_budget_that_cuts_ends_with_an_error_in_anthropics_sdk(budgeted: House) -> None:
     ada = budgeted.caller("cut")
-    seen = 0
+    seen: list[str] = []
     with (
         anthropic.Anthropic(base_url=budgeted.url, api_key=ada.key) as sdk,
-        pytest.raises(anthropic.APIStatusError, match="`short-leash` has no more left"),
         sdk.messages.stream(
             model="claude-haiku-4-5", messages=ASK, max_tokens=20, extra_headers=SLOW_AND_LONG
         ) as stream,
+        pytest.raises(anthropic.APIStatusError, match="`short-leash` has no more left"),
     ):
-        for _ in stream.text_stream:
-            seen += 1
-    the_stream_was_cut(ada, seen)
+        seen.extend(stream.text_stream)
+    the_stream_was_cut(ada, len(seen))
 
 
 SLOW_AND_LONG = {"x-sim": "chunks=3000, pause-ms=1"}

@@ -33,6 +33,17 @@ def test_the_total_is_exactly_the_sum_of_the_rows(ledger: Ledger) -> None:
     assert (total.calls, total.refused, total.unpriced_calls, total.cost_nusd) == (4, 1, 1, 1_200_001)
 
 
+def test_a_call_whose_usage_is_still_to_come_is_not_unpriced(ledger: Ledger) -> None:
+    awaited = made(1, cost_nusd=None, cost_source="none", usage_source="none", estimate={"later": True})
+    ledger.ingest(entries(awaited, made(2, cost_nusd=None)))
+    assert ledger.report(["task"], since_ms=0, until_ms=FOREVER_MS).total.unpriced_calls == 1
+    [task] = ledger.task("PAY-7")
+    assert task.unpriced_calls == 1
+    ledger.ingest([Entry(shard=0, epoch="", id="", record=made(1, revision=2))])
+    total = ledger.report(["task"], since_ms=0, until_ms=FOREVER_MS).total
+    assert (total.unpriced_calls, total.cost_nusd) == (1, 1_200_000)
+
+
 def test_rows_stand_in_the_order_of_names_whatever_people_spent(ledger: Ledger) -> None:
     ledger.ingest(entries(made(1, user="cy", cost_nusd=9), made(2, user="ada", cost_nusd=1), made(3, user="bob")))
     rows = ledger.report(["user"], since_ms=0, until_ms=FOREVER_MS).rows

@@ -220,7 +220,7 @@ async def test_a_hold_that_is_gone_is_registered_again_with_its_draft(store_url:
     keys = KEYS[shard_of("acme")]
     async with open_calls(store_url, tmp_path, renew_s=0.02) as store, open_client(store_url) as client:
         await store.reserve(a_record("c1", hold_nusd=5))
-        await client.pipeline([("ZREM", keys.holds, "c1"), ("HDEL", keys.drafts, "c1")])
+        await client.pipeline([("ZREM", keys.holds, "c1"), ("HDEL", keys.drafts, "c1", "c1:takes")])
         await eventually(lambda: hold_of(client, "c1"))
         assert decode(await client.call("HGET", keys.drafts, "c1")).hold_nusd == 5
 

@@ -101,6 +101,11 @@ def test_degraded_and_unpriced_calls_are_counted() -> None:
     assert value(metrics, "callmeter_unpriced_calls_total", **unpriced, cost_source="assumed") == 1
 
 
+def test_a_call_whose_usage_is_still_to_come_is_not_unpriced() -> None:
+    metrics = observed(record(cost_nusd=None, cost_source="none", usage_source="none", estimate={"later": True}))
+    assert b"callmeter_unpriced_calls_total{" not in metrics.render()[0]
+
+
 def test_a_later_revision_counts_only_what_it_has_more() -> None:
     metrics = Metrics()
     lost = record(result="lost", cost_nusd=10_000_000, usage=Usage(), usage_source="estimated")
