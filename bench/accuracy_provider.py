@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections import Counter
 from typing import Any
@@ -95,6 +96,7 @@ def event(document: Any) -> bytes:
 
 
 async def main() -> None:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # proxies that go away are what is tested
     runner = web.AppRunner(Provider().app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()

@@ -63,7 +63,7 @@ def modes(*, quick: bool) -> list[Mode]:
         Mode("chat", "chat", 64, seconds, says="2 KB chat, 64 connections"),
         Mode("agent", "agent", 64, seconds, says="64 KB agent turn, 64 connections"),
         Mode("stream", "stream", 64, seconds, says="SSE, 50 chunks, one every 5 ms, 64 at once"),
-        Mode("paced", "chat", 16, seconds, 100, says="2 KB chat, 100 a second by the clock"),
+        Mode("paced", "chat", 64, seconds, 100, says="2 KB chat, 100 a second by the clock"),
         Mode("slow", "slow", 200 if quick else 1000, 0, says="slow streams at once, 50 chunks, one every 200 ms"),
     ]
 

@@ -190,7 +190,7 @@ def test_only_what_can_pass_later_is_retryable(
 # -- calls that pass --------------------------------------------------------------------------------------------------
 
 
-def told(one: Budget, needed: int = 0, **state: int) -> list[str]:
+def told(one: Budget, needed: int = 0, **state: Any) -> list[str]:
     scopes, takes, reserved = taken(one, estimate(needed, needed), **state)
     return warnings_for(scopes, takes, reserved.states)
 

@@ -15,6 +15,7 @@ from proxy.core.budgets import (
     Budget,
     BudgetIndex,
     Raise,
+    Raises,
     Use,
     asks_for_bound,
     other_model,
@@ -109,7 +110,7 @@ def test_values_never_run_into_each_other() -> None:
 def test_exceptions_and_raises_change_the_limit_of_one_counter() -> None:
     one = budget(limits={"ada": 100 * USD})
     more = Raise(budget="person-day", values=("ada",), by=20 * USD, until_ms=NOON_MS)
-    raises = {("person-day", ("ada",)): [more]}
+    raises: Raises = {("person-day", ("ada",)): [more]}
     assert one.limit_for(("bob",), raises, NOON_MS - 1) == 25 * USD
     assert one.limit_for(("ada",), raises, NOON_MS - 1) == 120 * USD
     assert one.limit_for(("ada",), raises, NOON_MS) == 100 * USD, "a raise ends"
