@@ -16,20 +16,21 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import aiohttp
 import msgspec
 import uvloop
 
 from .accuracy_house import OUTPUT_NUSD, Counter, House, Ledger, serving
-from .accuracy_load import PIECES, Load, Plan, Told
+from .accuracy_load import PIECES, Load, Plan, Told, open_session
 from .processes import helper, stats_of
 
 CALLS = {1: 30, 50: 150, 500: 750}
 """Calls of one load, by its concurrency."""
 FITS = (100, 500, 1000)
 SHAPES = ("plain", "stream", "broken")
-FAULTS = ("none", "worker killed", "store killed", "store frozen 5 s", "client gone", "upstream 500")
-FAULT_AFTER_S = 0.3
+BREAKING = ("worker killed", "store killed", "store frozen 5 s")
+FAULTS = ("none", *BREAKING, "client gone", "upstream 500")
+UNDER_WAY = 10
+"""The fault strikes when the provider has seen so many calls of each load that runs (three, of one at a time)."""
 FROZEN_S = 5.0
 HOLD_LIFE_S = 30.0
 SETTLED_S_MAX = 60.0 + HOLD_LIFE_S
@@ -77,6 +78,7 @@ def judge(row: Row) -> None:
         f"{len(ledger.ids)} records, {row.provider_calls} calls at the provider, {told.attempts} attempts",
     )
     if row.fault in ("none", "upstream 500"):
+        must(not told.outages, f"{told.outages} times the store was said to be away: {sorted(told.outage_words)[:1]}")
         must(row.provider_calls == len(ledger.ids) == len(told.ids), "records and calls are not the same number")
         must(ledger.refusals == told.refusals, f"{told.refusals} refusals, {ledger.refusals} in the ledger")
         must(ledger.lost == 0, f"{ledger.lost} calls are recorded as lost")
@@ -105,29 +107,38 @@ def allowance_nusd(row: Row) -> int:
 # -- running --------------------------------------------------------------------------------------------------------
 
 
-async def strike(fault: str, house: House) -> None:
-    """Breaks what the fault says, in the midst of a load."""
-    await asyncio.sleep(FAULT_AFTER_S)
+async def strike(fault: str, house: House, plans: Sequence[Plan], provider_port: int) -> None:
+    """Breaks what the fault says, in the midst of the loads."""
+    wanted = sum(min(UNDER_WAY, 2 * plan.concurrency + 1) for plan in plans)
+    while True:
+        seen = await asyncio.to_thread(stats_of, provider_port)
+        if sum(seen.get(plan.user, 0) for plan in plans) >= wanted:
+            break
+        await asyncio.sleep(0.02)
     if fault == "worker killed":
         house.send_signal("worker", signal.SIGKILL)
     elif fault == "store killed":
         house.send_signal("valkey-server", signal.SIGKILL)
     elif fault == "store frozen 5 s":
         house.send_signal("valkey-server", signal.SIGSTOP)
-        await asyncio.sleep(FROZEN_S)
-        house.send_signal("valkey-server", signal.SIGCONT)
+        try:
+            await asyncio.sleep(FROZEN_S)
+        finally:
+            house.send_signal("valkey-server", signal.SIGCONT)
 
 
-async def run_together(house: House, plans: Sequence[Plan], fault: str) -> list[Load]:
+async def run_together(house: House, plans: Sequence[Plan], fault: str, provider_port: int) -> list[Load]:
     """Loads that run at the same time, each with a budget of its own, and meet the same fault."""
     url = f"http://127.0.0.1:{house.port}"
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with open_session() as session:
         loads = [Load(plan, session, url, house.key(plan.user)) for plan in plans]
         for plan in plans:
             if plan.learned:
                 await Load(plan, session, url, house.key(f"free-{plan.user}")).learn()
-        await asyncio.gather(strike(fault, house), *(load.run() for load in loads))
+        striking = asyncio.create_task(strike(fault, house, plans, provider_port))
+        await asyncio.gather(*(load.run() for load in loads))
+        striking.cancel()
+        await asyncio.gather(striking, return_exceptions=True)
     return loads
 
 
@@ -142,7 +153,7 @@ def group(
         with serving(directory, provider_port, {plan.user: plan.limit_nusd for plan in plans}, workers) as house:
             loads: list[Load] = []
             for batch in batches:
-                loads += uvloop.run(run_together(house, batch, fault))
+                loads += uvloop.run(run_together(house, batch, fault, provider_port))
                 house.settled([plan.user for plan in batch], 10.0)
             waited_s = house.settled([plan.user for plan in plans], SETTLED_S_MAX)
             counters, seen = house.counters(), stats_of(provider_port)
@@ -203,8 +214,8 @@ def surprises(concurrencies: Sequence[int]) -> list[list[Plan]]:
                 output_max=4000,
             )
             for kind in ("finish", "cut")
-            for times in (1, 10)
         ]
+        for times in (1, 10)
         for concurrency in concurrencies
         for shape in ("plain", "stream")
     ]

@@ -20,11 +20,26 @@ TRIES_MAX = 12
 """How often a caller asks that was told to wait, or whose connection broke."""
 WAIT_S_MAX = 1.0
 """Callers wait as `Retry-After` says, and no longer than this, to keep the test short."""
-GONE_AFTER_S = 0.05
+GONE_STEPS = 10
+GONE_STEP_S = 0.04
+"""Callers that go away do so at different moments after their call was sent: before, in and after the answer."""
 ANSWER_S_MAX = 60.0
 PIECES = 5
 _LEFT = re.compile(r'"[a-z]+";r=(\d+)')
 _NEEDED = re.compile(r"\$([0-9.,]+) needed")
+
+
+async def sent(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    """Tells a caller that its call is on its way; for `open_session`."""
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.set()
+
+
+def open_session() -> aiohttp.ClientSession:
+    """For all the loads that run at the same time."""
+    traced = aiohttp.TraceConfig()
+    traced.on_request_headers_sent.append(sent)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trace_configs=[traced])
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -80,6 +95,7 @@ class Told(msgspec.Struct):
     outages: int = 0
     errors: int = 0
     unjust: list[str] = []
+    outage_words: set[str] = msgspec.field(default_factory=set)
     left_micro: int = -1
     """The most that was left when a call was refused, in micro-USD, as the header told."""
 
@@ -101,7 +117,7 @@ class Load:
     async def learn(self) -> None:
         """Calls before the load, as short as calls of this model usually are. They go to a user without a budget."""
         for _ in range(12):
-            await self._ask(self.plan.learned, fault_free=True, gone=False, failing=False)
+            await self._ask(self.plan.learned, fault_free=True)
         self.told = Told()
 
     async def run(self) -> Told:
@@ -113,14 +129,29 @@ class Load:
         for number in numbers:
             third = number % 3 == 1
             for attempt in itertools.count(1):
-                wait_s = await self._ask(
-                    self.plan.output, gone=self.plan.gone and third, failing=self.plan.failing and third
-                )
+                failing = self.plan.failing and third
+                if self.plan.gone and third:
+                    await self._leave(number % GONE_STEPS * GONE_STEP_S)
+                    break
+                wait_s = await self._ask(self.plan.output, failing=failing)
                 if wait_s is None or attempt >= TRIES_MAX:
                     break
                 await asyncio.sleep(min(wait_s, WAIT_S_MAX))
 
-    async def _ask(self, tokens: int, *, gone: bool, failing: bool, fault_free: bool = False) -> float | None:
+    async def _leave(self, after_s: float) -> None:
+        """Asks, and goes away so long after the call was sent."""
+        is_sent = asyncio.Event()
+        asking = asyncio.create_task(self._ask(self.plan.output, is_sent=is_sent))
+        sending = asyncio.create_task(is_sent.wait())
+        await asyncio.wait([asking, sending], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([asking], timeout=after_s)
+        asking.cancel()
+        sending.cancel()
+        await asyncio.gather(asking, sending, return_exceptions=True)
+
+    async def _ask(
+        self, tokens: int, *, failing: bool = False, fault_free: bool = False, is_sent: asyncio.Event | None = None
+    ) -> float | None:
         """One request. Seconds to wait before it is sent again, None where that makes no sense."""
         plan, told = self.plan, self.told
         broken = plan.shape == "broken" and not fault_free
@@ -142,18 +173,16 @@ class Load:
         headers = {**self._headers, WISH_HEADER: msgspec.json.encode(wish).decode()}
         told.attempts += 1
         try:
-            async with asyncio.timeout(GONE_AFTER_S if gone else ANSWER_S_MAX):
-                async with self._session.post(self._url, json=body, headers=headers) as answer:
-                    if answer.headers.get("x-callmeter-reason"):
-                        return self._refused(answer, await answer.read())
-                    told.ids.add(answer.headers["x-callmeter-call"])
-                    await answer.read()
-                    told.errors += answer.status >= 500
-                    return None
-        except TimeoutError:
-            if not gone:
-                raise
-            return None
+            async with (
+                asyncio.timeout(ANSWER_S_MAX),
+                self._session.post(self._url, json=body, headers=headers, trace_request_ctx=is_sent) as answer,
+            ):
+                if answer.headers.get("x-callmeter-reason"):
+                    return self._refused(answer, await answer.read())
+                told.ids.add(answer.headers["x-callmeter-call"])
+                await answer.read()
+                told.errors += answer.status >= 500
+                return None
         except aiohttp.ClientError as error:
             told.broken += 1
             # A stream that the provider broke is an answer; a connection without one may be tried again.
@@ -163,6 +192,7 @@ class Load:
         told, reason = self.told, answer.headers["x-callmeter-reason"]
         if reason == "store_unavailable":
             told.outages += 1
+            told.outage_words.add(json.loads(body)["error"]["message"])
             return 0.5
         if reason not in ("budget_spent", "budget_held"):
             told.ids.add(answer.headers["x-callmeter-call"])  # the provider's own trouble: the call was let pass

@@ -12,6 +12,8 @@ from .child import EXIT_SETTINGS, say_ready, until_told_to_stop
 from .core.estimate import Estimator
 from .core.expected import Learned
 from .desk import PolicyDesk
+from .edge.arrival import Arrivals
+from .edge.closing import Closing
 from .edge.holding import Holder
 from .edge.keyring import KeyRing
 from .edge.own_pages import OwnPages
@@ -62,21 +64,26 @@ class Worker:
             prices=lambda: self.desk.prices,
             policy=lambda: self.desk.policy,
         )
+        holder = Holder(
+            store=self.store,
+            prices=lambda: self.desk.prices,
+            raises=lambda: self.raises.current,
+            learned=Learned(),
+        )
         self.relay = Relay(
             policy=lambda: self.desk.policy,
             prices=lambda: self.desk.prices,
-            keys=self.keys,
-            store=self.store,
+            arrivals=Arrivals(self.keys),
+            holder=holder,
             upstreams=self.upstreams,
-            retrievals=self.retrievals,
-            own_pages=OwnPages(find_call=self.ledger.call, tasks_of=self.ledger.tasks_of),
-            estimator=Estimator(),
-            holder=Holder(
+            closing=Closing(
                 store=self.store,
                 prices=lambda: self.desk.prices,
-                raises=lambda: self.raises.current,
-                learned=Learned(),
+                estimator=Estimator(),
+                holder=holder,
+                retrievals=self.retrievals,
             ),
+            own_pages=OwnPages(find_call=self.ledger.call, tasks_of=self.ledger.tasks_of),
             clock_ms=clock_ms,
         )
         self.port = DataPort(self.relay, self.missing)

@@ -180,6 +180,7 @@ class Admission:
         A call that has its hold, or was settled, takes nothing again. One that was given up as lost may hold again."""
         known = self.settled.get(call_id)
         if call_id in self.holds:
+            self.renew([call_id], now_ms)
             held = amounts(self.holds[call_id].takes)
             choice = next((number for number, candidate in enumerate(candidates) if amounts(candidate) == held), 0)
             return Reserved(True, choice, [], [], now_ms)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import msgspec
 
 from .call import Call
-from .expected import Learned, Subject
 from .usage import NO_USAGE, Usage
 
 BYTES_PER_INPUT_TOKEN = 3.0
@@ -38,29 +37,14 @@ class Habits(msgspec.Struct):
 
 
 class Estimator:
-    """Learns from reported calls; answers for calls that are not reported, or not yet.
-
-    `learned` tells what calls to come will use (`expected.py`); the rest is about calls that have been made.
-    """
+    """Learns from calls that were reported in full; answers for those that were not. What calls to come will use is
+    told by `expected.py`."""
 
     def __init__(self) -> None:
         self._habits: dict[tuple[str, str], Habits] = {}
-        self.learned = Learned()
 
-    def learn(
-        self,
-        provider: str,
-        call: Call,
-        usage: Usage,
-        *,
-        seen_bytes: int,
-        answer_s: float,
-        subject: Subject | None = None,
-    ) -> None:
-        """Take in one call whose usage was reported. `answer_s` is the time from sending to the last byte; `subject`
-        whose calls it is like, where that is known."""
-        if subject is not None:
-            self.learned.learn(subject, call, usage, answer_s=answer_s)
+    def learn(self, provider: str, call: Call, usage: Usage, *, seen_bytes: int, answer_s: float) -> None:
+        """Take in one call whose usage was reported. `answer_s` is the time from sending to the last byte."""
         key = (provider, call.model or "")
         habits = self._habits.get(key)
         if habits is None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from .call import Call
 from .estimate import Estimator
-from .expected import subject_of
 from .record import Record, Result, UsageSource
 from .usage import NO_USAGE, Usage
 
@@ -99,14 +98,7 @@ def settle(
         return
     price(record, told=told, prices=prices, billing=billing)
     if source == "reported" and not cut:
-        estimator.learn(
-            record.provider,
-            call,
-            usage,
-            seen_bytes=told.seen_bytes,
-            answer_s=answer_s,
-            subject=subject_of(record, record.provider, call.model),
-        )
+        estimator.learn(record.provider, call, usage, seen_bytes=told.seen_bytes, answer_s=answer_s)
 
 
 def settled_by_item(call: Call) -> bool:

@@ -7,6 +7,7 @@ import os
 import msgspec
 from aiohttp import web
 
+from .. import wire
 from ..core.admission import Take
 from ..core.call import Call
 from ..core.caller import Caller
@@ -20,6 +21,14 @@ from .upstream import Exchange
 
 USER_AGENT_CHARACTERS_MAX = 256
 BYTES_PER_SEEN_TOKEN = 3
+
+
+class Refused(Exception):
+    """Ends the walk with our no."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
 
 
 class Flight(msgspec.Struct, kw_only=True):
@@ -76,6 +85,21 @@ class Flight(msgspec.Struct, kw_only=True):
     def outgrown(self) -> bool:
         """The answer has become longer than its hold covers."""
         return self.plan is not None and bool(self.plan.way.takes) and self.seen_tokens > self.plan.held_tokens
+
+    def open_meter(self) -> tuple[str, str]:
+        """Begins to read the answer; returns the answer's content type and encoding."""
+        exchange = self.exchange
+        assert exchange is not None
+        self.answered = exchange.status
+        content_type, encoding = exchange.field("content-type"), exchange.field("content-encoding")
+        self.meter = wire.open_meter(
+            self.call,
+            provider=self.record.provider,
+            status=exchange.status,
+            content_type=content_type,
+            content_encoding=encoding,
+        )
+        return content_type, encoding
 
     def clock_out(self, now_s: float) -> None:
         """Puts the times into the record. Overhead is our own share: neither the agent's body nor the provider."""

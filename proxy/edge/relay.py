@@ -8,37 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from time import monotonic  # the loop's own clock has steps of a millisecond under uvloop
-from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from .. import wire
-from ..core import identity, settlement
-from ..core.call import Call
+from ..core import identity
 from ..core.caller import Caller
-from ..core.estimate import Estimator
 from ..core.policy import Policy
 from ..core.prices import Prices
 from ..core.record import Record, Result
 from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
-from ..store.calls import CallStore
-from ..telemetry.logs import log_call
-from ..wire.reading import Reading
 from .answers import add_own, cost_header, passed_on, refusal_answer, wanted_encodings
-from .body import BodyBroken, BodyTooLarge, read_body
-from .flight import USER_AGENT_CHARACTERS_MAX, Flight, new_call_id, stamp
-from .folding import RefusalFolder
+from .arrival import Arrivals, unpacked
+from .closing import Closing
+from .flight import Flight, Refused, new_call_id
 from .holding import Holder
-from .keyring import KeyRing, Known
+from .keyring import Known
 from .own_pages import OwnPages
-from .paths import Target, TargetInvalid, read_target
-from .retrieval import Retrievals
-from .sentences import body_too_large, price_unknown, unknown_upstream, upstream_broken
-from .upstream import Exchange, UpstreamFailure, Upstreams, origin
+from .paths import Target
+from .sentences import price_unknown, unknown_upstream, upstream_broken
+from .upstream import Exchange, UpstreamFailure, Upstreams
 
 GATHER_BYTES_MAX = 256 * 1024
 """A JSON answer up to this size leaves in one write and carries its cost in a header."""
@@ -61,14 +54,6 @@ BROKEN = Refusal(
 log = logging.getLogger("callmeter.edge")
 
 
-class Refused(Exception):
-    """Ends the walk with our no."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.code)
-        self.refusal = refusal
-
-
 class Relay:
     """Takes calls through the walk. One object a process; every collaborator is given to it."""
 
@@ -77,29 +62,22 @@ class Relay:
         *,
         policy: Callable[[], Policy],
         prices: Callable[[], Prices],
-        keys: KeyRing,
-        store: CallStore,
-        upstreams: Upstreams,
-        retrievals: Retrievals,
-        own_pages: OwnPages,
-        estimator: Estimator,
+        arrivals: Arrivals,
         holder: Holder,
+        upstreams: Upstreams,
+        closing: Closing,
+        own_pages: OwnPages,
         clock_ms: Callable[[], int],
     ) -> None:
         self._policy = policy
         self._prices = prices
-        self._keys = keys
-        self._store = store
-        self._upstreams = upstreams
-        self._retrievals = retrievals
-        self._own_pages = own_pages
-        self._estimator = estimator
+        self._arrivals = arrivals
         self._holder = holder
+        self._upstreams = upstreams
+        self._closing = closing
+        self._own_pages = own_pages
         self._clock_ms = clock_ms
-        self._loop = asyncio.get_running_loop()
-        self._folder = RefusalFolder(self._write_record)
         self._flights: dict[str, Flight] = {}
-        self._background: set[asyncio.Task[None]] = set()
 
     # -- the walk -------------------------------------------------------------------------------------------------
 
@@ -129,20 +107,20 @@ class Relay:
         record.policy_version = policy.version
 
         # Which upstream and dialect, by path; whose key.
-        target, path = self._address(flight, policy, request.raw_path, headers)
-        found, known = await self._key(headers, target)
+        target, path = self._arrivals.address(flight, policy, request.raw_path, headers)
+        found, known = await self._arrivals.key(headers, target)
 
         # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
         try:
-            body = await self._body(flight, policy)
+            body = await self._arrivals.body(flight, policy)
         except asyncio.CancelledError:
             self._left_uploading(flight, known, headers, target)
             raise
         text = unpacked(flight, body, headers)
-        call = self._call(flight, path, target, headers, text)
+        call = self._arrivals.call(flight, path, target, headers, text)
 
         # 2  Who asks, and for which task.
-        caller = self._caller(flight, known, headers, target, call)
+        caller = self._arrivals.caller(flight, known, headers, target, call)
         if target.segment == OWN_SEGMENT:
             return await self._own(flight, target, caller)
         upstream = flight.upstream
@@ -242,7 +220,7 @@ class Relay:
         exchange, record = flight.exchange, flight.record
         assert exchange is not None
         flight.head_s = monotonic()
-        content_type, encoding = self._open_meter(flight)
+        content_type, encoding = flight.open_meter()
         record.status = exchange.status
         flight.packed = encoding not in ("", "identity")
         if flight.packed:
@@ -269,7 +247,7 @@ class Relay:
 
     async def _answer_whole(self, flight: Flight, passed: CIMultiDict[str], whole: bytes) -> web.StreamResponse:
         record, request = flight.record, flight.request
-        reading = self._complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
+        reading = self._closing.complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
         cost = cost_header(record)
         if cost is not None:
             passed["x-callmeter-cost-usd"] = cost
@@ -287,7 +265,7 @@ class Relay:
             record.result = "client_gone" if record.result == "ok" else record.result
             if isinstance(gone, asyncio.CancelledError):
                 raise
-        await self._settle(flight, reading)
+        await self._closing.settle(flight, reading)
         return response
 
     async def _answer_stream(
@@ -318,12 +296,12 @@ class Relay:
             return await self._broken(flight, response, failure, tail)
         if remover is not None and (data := remover.close()):
             await self._write(flight, response, data)
-        reading = self._complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
+        reading = self._closing.complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
         try:
             await response.write_eof()
         except ConnectionError:
             pass  # everything was written; the agent need not stay for the end of the framing
-        await self._settle(flight, reading)
+        await self._closing.settle(flight, reading)
         return response
 
     async def _write(self, flight: Flight, response: web.StreamResponse, data: bytes) -> None:
@@ -355,7 +333,7 @@ class Relay:
             record.cost_nusd, record.cost_parts_nusd, record.list_nusd, record.cost_source = 0, {}, 0, "none"
             record.hold_nusd, record.estimate = 0, {}
             flight.clock_out(monotonic())
-            await self._until_done(lambda: self._folder.add(record))
+            await self._closing.refused(record)
         return response
 
     async def _failed(self, flight: Flight, failure: UpstreamFailure) -> web.StreamResponse:
@@ -366,10 +344,10 @@ class Relay:
         record.status, record.refusal, record.error = told.status, refusal.code, failure.reason
         flight.sent = failure.sent
         # A provider that was too slow for us has worked, and may bill; one that broke before it answered has not.
-        reading = self._complete(flight, result="failed", cut=failure.is_timeout or flight.answered > 0)
+        reading = self._closing.complete(flight, result="failed", cut=failure.is_timeout or flight.answered > 0)
         response = refusal_answer(told)
         add_own(response.headers, record, flight.limits)
-        await self._settle(flight, reading)
+        await self._closing.settle(flight, reading)
         return response
 
     async def _broken(
@@ -393,7 +371,7 @@ class Relay:
     async def _end_early(
         self, flight: Flight, response: web.StreamResponse, tail: bytes, code: str, sentence: str
     ) -> web.StreamResponse:
-        reading = self._complete(flight, result="failed", cut=True)
+        reading = self._closing.complete(flight, result="failed", cut=True)
         between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
         ending = b""
         if flight.call.stream and not flight.packed and reading.error is None:  # else the provider has said it itself
@@ -407,7 +385,7 @@ class Relay:
                 flight.request.transport.abort()
         except ConnectionError:
             pass  # the agent is gone as well
-        await self._settle(flight, reading)
+        await self._closing.settle(flight, reading)
         return response
 
     async def _outgrow(self, flight: Flight) -> Refusal | None:
@@ -421,128 +399,37 @@ class Relay:
         if flight.settling:
             return
         if flight.reading is not None:  # in the last bytes of an answer that was complete here already
-            self._in_background(self._settle(flight, flight.reading))
+            self._closing.in_background(self._closing.settle(flight, flight.reading))
         elif exchange is not None and (not flight.call.stream or self._policy().defaults.client_gone == "drain"):
-            self._in_background(self._drain(flight, exchange, result))
+            self._closing.in_background(self._drain(flight, exchange, result))
         else:
-            self._in_background(self._settle_left(flight, result))
+            self._closing.in_background(self._closing.settle_left(flight, result))
 
     def _left_uploading(self, flight: Flight, known: Known, headers: dict[str, str], target: Target) -> None:
         """The agent went away before its call was whole: nothing went to the provider, and the record says whose it
         was."""
         try:
-            self._caller(flight, known, headers, target, flight.call)
+            self._arrivals.caller(flight, known, headers, target, flight.call)
         except Refused:
             return
         flight.record.result = "client_gone"
         flight.clock_out(monotonic())
-        self._in_background(self._write_record(flight.record))
+        self._closing.in_background(self._closing.write(flight.record))
 
     async def _drain(self, flight: Flight, exchange: Exchange, result: Result) -> None:
         try:
             async with asyncio.timeout(DRAIN_S_MAX):
                 await exchange.head()
                 if flight.meter is None:
-                    self._open_meter(flight)
+                    flight.open_meter()
                 while data := await exchange.read():
                     self._feed(flight, data)
         except (TimeoutError, UpstreamFailure, asyncio.CancelledError):
             pass  # what was seen until here is what is known
         finally:
-            await self._settle_left(flight, result)
-
-    async def _settle_left(self, flight: Flight, result: Result) -> None:
-        cut = flight.exchange is not None and not flight.exchange.at_end
-        reading = self._complete(flight, result=result, cut=cut)
-        await self._settle(flight, reading)
+            await self._closing.settle_left(flight, result)
 
     # -- the steps' own work --------------------------------------------------------------------------------------
-
-    def _address(self, flight: Flight, policy: Policy, raw_path: str, headers: dict[str, str]) -> tuple[Target, str]:
-        """The target and the path at the provider; gives the flight its upstream (None: unknown) and dialect."""
-        try:
-            target = read_target(raw_path)
-        except TargetInvalid as invalid:
-            flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
-            target = Target(task=None, segment="", rest="/", whole="/", query="")
-        upstream, path = policy.upstream_for(target.segment), target.rest
-        if upstream is None:
-            flight.dialect = wire.short_form_dialect(target.whole, headers) or ""
-            upstream, path = policy.short_form(flight.dialect) if flight.dialect else None, target.whole
-        if upstream is not None:
-            flight.upstream, flight.dialect = upstream, flight.dialect or upstream.dialect
-            record = flight.record
-            record.upstream, record.provider = upstream.name, upstream.provider
-            record.server_address = origin(upstream.url)[1]
-        return target, path
-
-    async def _key(self, headers: dict[str, str], target: Target) -> tuple[identity.FoundKey, Known]:
-        found = identity.find_key(headers, target.query)
-        if isinstance(found, Refusal):
-            raise Refused(found)
-        if found.key_text is None:
-            raise Refused(Refusal(code="key_missing"))
-        known = self._keys.cached(found.key_text) or await self._keys.find(found.key_text)
-        if isinstance(known, Refusal):
-            raise Refused(known)
-        return found, known
-
-    async def _body(self, flight: Flight, policy: Policy) -> bytes:
-        begun_s = monotonic()
-        try:
-            return await read_body(flight.request, policy.defaults.max_body_bytes)
-        except BodyTooLarge:
-            flight.wrong.append(body_too_large(policy.defaults.max_body_bytes))
-        except BodyBroken as broken:
-            flight.wrong.append(Refusal(code="body_invalid", sentence=str(broken)))
-        finally:
-            flight.body_s = monotonic() - begun_s
-        return b""
-
-    def _call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
-        request, record, upstream = flight.request, flight.record, flight.upstream
-        call = Call(dialect=flight.dialect, method=request.method)
-        if "content-encoding" in headers:
-            headers = {**headers, "content-encoding": ""}  # `text` is unpacked already
-        if not flight.wrong:
-            try:
-                call = wire.read_call(
-                    method=request.method,
-                    path=path,
-                    query=target.query,
-                    headers=headers,
-                    body=text,
-                    dialect=flight.dialect,
-                    provider=record.provider,
-                )
-            except wire.BodyInvalid as invalid:
-                flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
-        flight.call, flight.dialect = call, call.dialect or flight.dialect
-        if not flight.dialect and upstream is not None:
-            flight.dialect = upstream.dialect
-        record.api, record.route, record.stream = call.api, call.route, call.stream
-        record.model_asked = record.model = call.model
-        record.user_agent = headers.get("user-agent", "")[:USER_AGENT_CHARACTERS_MAX]
-        return call
-
-    def _caller(self, flight: Flight, known: Known, headers: dict[str, str], target: Target, call: Call) -> Caller:
-        record = flight.record
-        caller = identity.identify(
-            info=known.info,
-            parsed=known.parsed,
-            headers=headers,
-            path_task=target.task,
-            call=call,
-            now_ms=record.at_ms,
-        )
-        if isinstance(caller, Refusal):  # an expired key, say: we still know whose it is
-            info = known.info
-            record.org, record.team, record.user, record.key_id = info.org, info.team, info.user, info.key_id
-            flight.caller_known = True
-            raise Refused(caller)
-        stamp(record, caller)
-        flight.caller_known = True
-        return caller
 
     async def _own(self, flight: Flight, target: Target, caller: Caller) -> web.StreamResponse:
         flight.caller_known = False  # a look at one's own figures is no call
@@ -563,88 +450,12 @@ class Relay:
             sent=sent,
         )
 
-    def _open_meter(self, flight: Flight) -> tuple[str, str]:
-        """Gives the flight its meter; returns the answer's content type and encoding."""
-        exchange = flight.exchange
-        assert exchange is not None
-        flight.answered = exchange.status
-        content_type, encoding = exchange.field("content-type"), exchange.field("content-encoding")
-        flight.meter = wire.open_meter(
-            flight.call,
-            provider=flight.record.provider,
-            status=exchange.status,
-            content_type=content_type,
-            content_encoding=encoding,
-        )
-        return content_type, encoding
-
-    def _complete(self, flight: Flight, *, result: Result, cut: bool) -> Reading:
-        """8  What it came to, put into the record."""
-        record = flight.record
-        assert flight.upstream is not None
-        assert flight.reading is None, "a call is completed once"
-        reading = flight.reading = flight.meter.close() if flight.meter is not None else Reading()
-        now_s = monotonic()
-        settlement.settle(
-            record,
-            call=flight.call,
-            told=reading,
-            prices=self._prices(),
-            estimator=self._estimator,
-            billing=flight.upstream.billing,
-            result=result,
-            sent=flight.sent,
-            answered=flight.answered,
-            cut=cut,
-            answer_s=now_s - flight.sent_s,
-        )
-        flight.clock_out(now_s)
-        if flight.plan is not None:
-            self._holder.settled(record, flight.plan, answer_s=now_s - flight.sent_s, cut=cut)
-        return reading
-
-    async def _settle(self, flight: Flight, reading: Reading) -> None:
-        """9  Into the store: counters and record in one script."""
-        flight.settling = True
-        if flight.exchange is not None:
-            flight.exchange.close()
-        log_call(flight.record)
-        await self._until_done(lambda: self._conclude(flight, reading))
-
-    async def _conclude(self, flight: Flight, reading: Reading) -> None:
-        await self._store.settle(flight.record)
-        if reading.later or reading.outcome_of or reading.items or reading.files:
-            self._in_background(self._retrievals.follow(flight.record, flight.call, reading, flight.takes))
-
-    async def _write_record(self, record: Record) -> None:
-        log_call(record)
-        await self._store.settle(record)
-
-    async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Awaits work that no cancellation may leave half done: it is idempotent, so it is done again behind us."""
-        try:
-            await work()
-        except asyncio.CancelledError:
-            self._in_background(work())
-            raise
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Work that no agent waits for and no cancellation reaches; the process waits for it before it ends."""
-        task = self._loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._forget_background)
-
-    def _forget_background(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("work behind a call failed", exc_info=task.exception())
-
     # -- the process ----------------------------------------------------------------------------------------------
 
     @property
     def running(self) -> int:
         """Calls that an agent waits for, and those that are read or settled behind one that left."""
-        return len(self._flights) + len(self._background)
+        return len(self._flights) + self._closing.busy
 
     async def watch(self) -> None:
         """Gives up agents that take nothing any more, and calls beyond the longest. Runs until cancelled."""
@@ -659,21 +470,4 @@ class Relay:
     async def close(self, within_s: float) -> None:
         """Waits for what runs behind agents that left, settles what takes too long with what was seen of it, then
         writes the refusals that were folded."""
-        deadline_s = monotonic() + within_s
-        while self._background and monotonic() < deadline_s:
-            await asyncio.wait(list(self._background), timeout=deadline_s - monotonic())
-        for task in list(self._background):
-            task.cancel()
-        deadline_s = monotonic() + within_s
-        while self._background and monotonic() < deadline_s:  # each may leave a settle behind it
-            await asyncio.wait(list(self._background), timeout=deadline_s - monotonic())
-        await self._folder.close()
-
-
-def unpacked(flight: Flight, body: bytes, headers: dict[str, str]) -> bytes:
-    """The body as text, for reading; the packed one is what goes on."""
-    try:
-        return wire.plain_body(headers, body)
-    except wire.BodyInvalid as invalid:
-        flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
-        return b""
+        await self._closing.close(within_s)

@@ -117,17 +117,23 @@ def sub_bucket(take: Take) -> Argument:
 
 
 def reserve_arguments(held: Holding) -> list[Argument]:
-    """One candidate, for reserve.lua."""
-    arguments: list[Argument] = [len(held.takes), held.text]
+    """One candidate, for reserve.lua. Takes whose windows have no instant in common give a span that is empty, so the
+    store answers with its time."""
+    from_ms, until_ms = 0, 0
+    each: list[Argument] = []
     for take in held.takes:
-        arguments.append(take.limit if take.enforce else "")
-        arguments.append(take.amount)
-        arguments += admission_span(take)
+        since_ms, end_ms = admission_span(take)
+        if end_ms:
+            from_ms = max(from_ms, since_ms)
+            until_ms = min(until_ms or end_ms, end_ms)
+        each.append(take.limit if take.enforce else "")
+        each.append(take.amount)
         if take.bucket_ms:
-            arguments += (0, take.bucket_ms, take.window_end_ms - take.window_start_ms)
+            # What is held of a rolling window has no end; it goes when nothing is held any more.
+            each += (0, take.window_start_ms)
         else:
-            arguments += (spent_life(take.window_start_ms, take.window_end_ms, 0), 0, 0)
-    return arguments
+            each += (spent_life(take.window_start_ms, take.window_end_ms, 0), "")
+    return [len(held.takes), held.text, from_ms, until_ms, *each]
 
 
 def settle_arguments(held: Holding) -> list[Argument]:

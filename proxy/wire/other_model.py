@@ -16,8 +16,9 @@ CHANGEABLE = frozenset(
 """Where another model gives an answer of the same kind. Vectors of different models must never be mixed, and a model
 for pictures or speech is no substitute for one that writes."""
 
-_MODEL_IN_PATH = re.compile(r"(/(?:models|deployments)/)[^/:]+?(?=(?::|%3[Aa]|/|\Z))")
-"""Vertex's own endpoints and tuned models are named by numbers, so that another model is not found beside them."""
+_MODEL_IN_PATH = re.compile(r"(/models/)[^/]+(?=(?::|%3A)[A-Z]+/?\Z)|(/deployments/)[^/]+(?=/)", re.IGNORECASE)
+"""The name may hold a colon itself, and Azure takes paths in any case. Vertex's own endpoints and tuned models are named
+by numbers, so that another model is not found beside them."""
 
 
 def takes_other_model(call: Call) -> bool:
@@ -35,7 +36,8 @@ def with_other_model(call: Call, path: str, body: bytes, model: str) -> tuple[st
         return None
     in_path = "{model}" in call.route
     if in_path:
-        path, changed = _MODEL_IN_PATH.subn(lambda found: found[1] + quote(model, safe="@-._~"), path, count=1)
+        name = quote(model, safe="@-._~")
+        path, changed = _MODEL_IN_PATH.subn(lambda found: (found[1] or found[2]) + name, path, count=1)
         if not changed:
             return None
     fields = fields_of(body)

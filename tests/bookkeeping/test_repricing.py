@@ -25,7 +25,7 @@ def keeper() -> Any:
 
 def priced_again(keeper: Any, **fields: Any) -> Record | None:
     told: dict[str, Any] = {"provider": "openai", "model": "o3", "usage": Usage(input=1_000_000)}
-    record = a_record("c1", usage_source="reported", cost_nusd=None, **(told | fields))
+    record = a_record("c1", cost_nusd=None, **(told | {"usage_source": "reported"} | fields))
     return Bookkeeper._priced_again(cast(Bookkeeper, keeper), record)
 
 

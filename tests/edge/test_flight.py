@@ -10,7 +10,7 @@ from proxy.core.record import Record
 from proxy.edge.flight import Flight, new_call_id
 
 
-def flight(**times: float) -> Flight:
+def flight(**times: Any) -> Flight:
     record = Record(call_id="0" * 32, at_ms=0, user="ada", key_id="k1")
     return Flight(request=cast(Any, None), record=record, started_s=100.0, **times)
 

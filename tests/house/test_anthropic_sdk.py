@@ -63,14 +63,20 @@ def test_cached_input_lies_beside_the_other_input(sdk: anthropic.Anthropic, ben:
 
 
 def test_a_tool_is_used_plain_and_streamed(sdk: anthropic.Anthropic, ben: Caller) -> None:
-    tools: Any = [{"name": "weather", "input_schema": {"type": "object"}}]
-    told = {"model": MODEL, "max_tokens": 50, "messages": ASK, "tools": tools, "extra_headers": wish("tool=weather")}
+    tools = [{"name": "weather", "input_schema": {"type": "object"}}]
+    told: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 50,
+        "messages": ASK,
+        "tools": tools,
+        "extra_headers": wish("tool=weather"),
+    }
     plain = sdk.messages.create(**told)
     with sdk.messages.stream(**told) as stream:
         streamed = stream.get_final_message()
     for message in (plain, streamed):
         [use] = message.content
-        assert use.type == "tool_use"
+        assert isinstance(use, anthropic.types.ToolUseBlock)
         assert (use.name, use.input) == ("weather", {"city": "Berlin"})
     assert [record["finish_reasons"] for record in ben.records(2)] == [["tool_use"], ["tool_use"]]
 

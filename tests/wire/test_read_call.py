@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from proxy import wire
 from proxy.core.call import Call
 from proxy.wire import BodyInvalid
+from proxy.wire.values import CHOICES_MAX, OUTPUT_TOKENS_MAX
 from tests.support.answers import call_to
 
 
@@ -268,6 +269,129 @@ def test_what_only_looks_costs_nothing(method: str, path: str, retrieves: str | 
 def test_an_upload_is_free_whatever_its_body_holds() -> None:
     call = read("/v1/files", form(SOUND), "multipart/form-data; boundary=b0undary")
     assert (call.api, call.free) == ("free", True)
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/openai/v1/files", "/upload/v1beta/files"])
+def test_a_file_of_json_lines_is_uploaded_as_it_is(path: str) -> None:
+    dialect = "gemini" if "v1beta" in path else "openai"
+    for body in (b'{"a": 1}\n{"a": 2}\n', b'{"not": "whole', b"{\xff"):
+        call = wire.read_call(
+            method="POST",
+            path=path,
+            query="",
+            headers={"content-type": "application/jsonl"},
+            body=body,
+            dialect=dialect,
+            provider="",
+        )
+        assert (call.api, call.free, call.body_bytes) == ("free", True, len(body))
+
+
+def test_variable_parts_of_a_path_are_known_without_their_escapes() -> None:
+    model = "org/model:8b"
+    assert call_to("/openai/deployments/org%2Fmodel%3A8b/chat/completions", {"messages": []}).model == model
+    for colon in (":", "%3A", "%3a"):
+        path = f"/v1beta/models/org%2Fmodel%3A8b{colon}generateContent"
+        assert call_to(path, {"contents": []}, dialect="gemini").model == model
+    vertex = "/v1/projects/p/locations/global/publishers/anthropic/models/claude%40a:rawPredict"
+    assert call_to(vertex, {"messages": [], "max_tokens": 5}, dialect="gemini").model == "claude@a"
+    assert call_to("/v1/models/claude%40a", method="GET", dialect="anthropic").model == "claude@a"
+    assert call_to("/v1/responses/a%3Ab", method="GET").retrieves == "a:b"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/openai/deployments/dear%2Fchat%2Fcompletions"),
+        ("POST", "/models/v1%2Fmessages"),
+        ("POST", "/v1beta/models/x%2Fmodels%2Fgemini-2.5-pro:generateContent%2F"),
+    ],
+)
+def test_a_path_that_is_known_only_once_its_slashes_are_decoded_is_refused(method: str, path: str) -> None:
+    with pytest.raises(BodyInvalid, match="`%2F`"):
+        call_to(path, {"model": "cheap", "messages": []}, method=method, dialect="")
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/openai/Deployments/gpt/Chat/Completions", "/openai/deployments/{model}/chat/completions"),
+        ("/V1/Messages", "/v1/messages"),
+        ("/v1/messages/", "/v1/messages"),
+        ("/v1beta/models/gemini-2.5-pro:generateContent/", "/v1beta/models/{model}:generateContent"),
+    ],
+)
+def test_what_a_lenient_server_takes_for_a_known_path_is_known_here(path: str, route: str) -> None:
+    assert call_to(path, {"model": "m", "messages": [], "contents": []}, dialect="").route == route
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "model"),
+    [
+        (b'{"model": "claude-opus-5"}', "application/json", "claude-opus-5"),
+        (b'\xef\xbb\xbf {"model": "m"}', "", "m"),
+        (b'{"model": "m", "other": [1]}', "text/plain", "m"),
+        (
+            b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nsora\r\n--b--',
+            "multipart/form-data; boundary=b",
+            "sora",
+        ),
+        (b"--c\r\n", "multipart/form-data; boundary=b", None),
+        (b"--c\r\n", "multipart/form-data", None),
+        (b'{"model": 5}', "application/json", None),
+        (b'{"model": ""}', "application/json", None),
+        (b'{"model": "' + b"m" * 257 + b'"}', "application/json", None),
+        (b'["model", "m"]', "application/json", None),
+        (b'{"model": "m"', "application/json", None),
+        (b'{"model": "\xff"}', "application/json", None),
+        (b"{" + b'"a":[' * 5000, "application/json", None),
+        (b"\x00\x01", "", None),
+        (b"", "", None),
+    ],
+)
+def test_the_model_of_a_call_that_nobody_knows_is_read_from_its_body(
+    body: bytes, content_type: str, model: str | None
+) -> None:
+    call = read("/v1/something/new", body, content_type)
+    assert (call.api, call.free, call.model) == ("unknown", False, model)
+
+
+def test_a_call_that_nobody_knows_may_not_name_two_models() -> None:
+    with pytest.raises(BodyInvalid, match="twice"):
+        read("/v1/something/new", b'{"model": "cheap", "model": "dear"}')
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b'{"model": ' + data + b"}"))
+def test_any_body_may_be_sent_to_a_path_that_nobody_knows(body: bytes) -> None:
+    try:
+        model = read("/v1/something/new", body).model
+    except BodyInvalid:
+        assert body.count(b'"model"') > 1
+    else:
+        assert model is None or model
+
+
+HUGE = [10**12, 10**15, 10**30, 1e300, "1000000000000"]
+
+
+@pytest.mark.parametrize("huge", HUGE)
+def test_an_absurd_number_of_answers_or_tokens_is_bounded_for_estimates(huge: Any) -> None:
+    chat = call_to("/v1/chat/completions", {"model": "m", "n": huge, "max_completion_tokens": huge, "messages": []})
+    gemini = call_to(
+        "/v1beta/models/m:generateContent",
+        {"contents": [], "generationConfig": {"candidateCount": huge, "maxOutputTokens": huge}},
+        dialect="gemini",
+    )
+    anthropic = call_to("/v1/messages", {"model": "m", "messages": [], "max_tokens": huge}, dialect="anthropic")
+    assert (chat.choices, chat.max_output_tokens) == (CHOICES_MAX, OUTPUT_TOKENS_MAX)
+    assert (gemini.choices, gemini.max_output_tokens) == (CHOICES_MAX, OUTPUT_TOKENS_MAX)
+    assert anthropic.max_output_tokens == OUTPUT_TOKENS_MAX
+
+
+def test_best_of_and_the_n_of_a_form_are_bounded_too() -> None:
+    assert call_to("/v1/completions", {"model": "m", "prompt": "x", "best_of": 10**12}).choices == CHOICES_MAX
+    body = form(('name="image[]"; filename="a.png"', b"\x89PNG"), ('name="n"', b"1000000000000"))
+    assert read("/v1/images/edits", body, "multipart/form-data; boundary=b0undary").choices == CHOICES_MAX
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 -- KEYS  1 epoch   2 holds   3 drafts   4 settled:<call_id>   then for each take of each candidate: held, spent
 -- ARGV  1 call_id   2 draft (JSON)   3 life of the hold in ms   4 `1` where the call runs already: its takes are
 --       registered whatever the limits and windows say   then for each candidate: how many takes, the takes as text,
---       and for each take: limit (empty: never refuses), amount, from when and until when it may be admitted (until 0:
---       always), when the counter expires (0: never), and of a rolling window sub-bucket and length in ms (else 0)
+--       from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
+--       refuses), amount, when its `held` expires (0: never), start of a rolling window (else empty)
 -- Reply ADMITTED, now, choice, then spent and held of each take before the call;  REFUSED, now, spent and held of each
 --       take of candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
---       hold already;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
+--       hold already, which lives on;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
 --
 -- Time is that of the store, so that no host's clock can let a hold expire early or count in another window. Everything
 -- that can say no comes before the first write. Amounts are text wherever they leave Lua: a Lua number keeps integers
@@ -29,32 +29,33 @@ if seen[2] and string.sub(seen[2], 1, 2) ~= '0:' then
 end
 local holding = redis.call('HGET', KEYS[3], ARGV[1] .. ':takes')
 if holding then
+  -- It asks, so it runs: its hold lives on. Nothing is taken a second time.
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now_ms + ARGV[3]), ARGV[1])
+  redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2])
   return {'HELD', now, holding}
 end
 
--- The spend of a rolling window. Its hash keeps each sub-bucket by its start, and the sum of those that count since
--- `from`: it is worked out anew when the window moves on, and what no window needs any more goes.
-local function rolling_spent(at, bucket_ms, length_ms)
-  local oldest_ms = now_ms - now_ms % bucket_ms + bucket_ms - length_ms
-  local oldest = string.format('%.0f', oldest_ms)
+-- The spend of a rolling window since its start. Its hash keeps each sub-bucket by its start, and the sum of those that
+-- count since `from`: it is worked out anew when the window moves on, and what no window needs any more goes.
+local function rolling_spent(at, start)
   local cached = redis.call('HMGET', KEYS[at], 'from', 'sum')
-  if cached[1] == oldest then
+  if cached[1] == start then
     return cached[2]
   end
-  local fields, sum = redis.call('HGETALL', KEYS[at]), 0
+  local fields, sum, start_ms = redis.call('HGETALL', KEYS[at]), 0, tonumber(start)
   if #fields == 0 then
     return '0'
   end
   for i = 1, #fields, 2 do
-    local start_ms = tonumber(fields[i])
-    if start_ms and start_ms >= oldest_ms then
+    local bucket_ms = tonumber(fields[i])
+    if bucket_ms and bucket_ms >= start_ms then
       sum = sum + fields[i + 1]
-    elseif start_ms and start_ms < oldest_ms - bucket_ms then
+    elseif bucket_ms then
       redis.call('HDEL', KEYS[at], fields[i])
     end
   end
   sum = string.format('%.0f', sum)
-  redis.call('HSET', KEYS[at], 'from', oldest, 'sum', sum)
+  redis.call('HSET', KEYS[at], 'from', start, 'sum', sum)
   return sum
 end
 
@@ -62,39 +63,41 @@ local must = ARGV[4] == '1'
 local refused
 local choice, key, argument = 0, 5, 5
 while argument <= #ARGV do
-  local count, takes, first = tonumber(ARGV[argument]), ARGV[argument + 1], argument + 2
+  local count, first = tonumber(ARGV[argument]), argument + 4
+  local until_ms = tonumber(ARGV[argument + 3])
+  if not must and until_ms > 0 and (now_ms < tonumber(ARGV[argument + 2]) or now_ms >= until_ms) then
+    return {'WINDOW', now}
+  end
+
   local reply = {'ADMITTED', now, string.format('%.0f', choice)}
-  local held = {}
-  local fits = true
+  local values, fits, at = {}, true, first
   if count > 0 then
-    local values = redis.call('MGET', unpack(KEYS, key, key + 2 * count - 1))
-    for i = 1, count do
-      local at = first + 7 * (i - 1)
-      if not must and ARGV[at + 3] ~= '0' and (now_ms < tonumber(ARGV[at + 2]) or now_ms >= tonumber(ARGV[at + 3])) then
-        return {'WINDOW', now}
+    values = redis.call('MGET', unpack(KEYS, key, key + 2 * count - 1))
+  end
+  for i = 1, 2 * count, 2 do
+    local held, spent, limit = values[i] or '0', values[i + 1] or '0', ARGV[at]
+    if not must then
+      if ARGV[at + 3] ~= '' then
+        spent = rolling_spent(key + i, ARGV[at + 3])
       end
-      local spent = values[2 * i] or '0'
-      if ARGV[at + 5] ~= '0' then
-        spent = rolling_spent(key + 2 * i - 1, tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]))
-      end
-      held[i] = values[2 * i - 1]
-      reply[2 * i + 2], reply[2 * i + 3] = spent, held[i] or '0'
-      if ARGV[at] ~= '' and not must and spent + (held[i] or 0) + ARGV[at + 1] > tonumber(ARGV[at]) then
+      if limit ~= '' and spent + held + ARGV[at + 1] > tonumber(limit) then
         fits = false
       end
     end
+    reply[i + 3], reply[i + 4] = spent, held
+    at = at + 4
   end
 
   if fits then
-    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', takes)
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1])
     redis.call('ZADD', KEYS[2], string.format('%.0f', now_ms + ARGV[3]), ARGV[1])
-    for i = 1, count do
-      local at = first + 7 * (i - 1)
-      redis.call('INCRBY', KEYS[key + 2 * i - 2], ARGV[at + 1])
-      -- The `held` of a rolling or endless window has no end; it goes when nothing is held any more.
-      if not held[i] and ARGV[at + 4] ~= '0' and ARGV[at + 5] == '0' then
-        redis.call('PEXPIREAT', KEYS[key + 2 * i - 2], ARGV[at + 4])
+    at = first
+    for i = 1, 2 * count, 2 do
+      redis.call('INCRBY', KEYS[key + i - 1], ARGV[at + 1])
+      if not values[i] and ARGV[at + 2] ~= '0' then
+        redis.call('PEXPIREAT', KEYS[key + i - 1], ARGV[at + 2])
       end
+      at = at + 4
     end
     return reply
   end
@@ -102,6 +105,6 @@ while argument <= #ARGV do
     reply[1], refused = 'REFUSED', reply
     table.remove(reply, 3)
   end
-  choice, key, argument = choice + 1, key + 2 * count, first + 7 * count
+  choice, key, argument = choice + 1, key + 2 * count, at
 end
 return refused

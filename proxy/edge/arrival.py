@@ -1,0 +1,124 @@
+"""Arrival: steps 1 and 2 of the walk. Which upstream and dialect, whose key, what is asked for, and by whom.
+
+What is wrong with a call is gathered on its flight rather than told at once: only after the caller is known is a
+refusal recorded as theirs, and of several the one that goes first in the order of precedence is told.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from .. import wire
+from ..core import identity
+from ..core.call import Call
+from ..core.caller import Caller
+from ..core.policy import Policy
+from ..core.refusal import Refusal
+from .body import BodyBroken, BodyTooLarge, read_body
+from .flight import USER_AGENT_CHARACTERS_MAX, Flight, Refused, stamp
+from .keyring import KeyRing, Known
+from .paths import Target, TargetInvalid, read_target
+from .sentences import body_too_large
+from .upstream import origin
+
+
+class Arrivals:
+    """Reads calls as they arrive. `key` and `caller` raise Refused: there is nobody yet to gather a refusal for."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def address(self, flight: Flight, policy: Policy, raw_path: str, headers: dict[str, str]) -> tuple[Target, str]:
+        """The target and the path at the provider; gives the flight its upstream (None: unknown) and dialect."""
+        try:
+            target = read_target(raw_path)
+        except TargetInvalid as invalid:
+            flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
+            target = Target(task=None, segment="", rest="/", whole="/", query="")
+        upstream, path = policy.upstream_for(target.segment), target.rest
+        if upstream is None:
+            flight.dialect = wire.short_form_dialect(target.whole, headers) or ""
+            upstream, path = policy.short_form(flight.dialect) if flight.dialect else None, target.whole
+        if upstream is not None:
+            flight.upstream, flight.dialect = upstream, flight.dialect or upstream.dialect
+            record = flight.record
+            record.upstream, record.provider = upstream.name, upstream.provider
+            record.server_address = origin(upstream.url)[1]
+        return target, path
+
+    async def key(self, headers: dict[str, str], target: Target) -> tuple[identity.FoundKey, Known]:
+        found = identity.find_key(headers, target.query)
+        if isinstance(found, Refusal):
+            raise Refused(found)
+        if found.key_text is None:
+            raise Refused(Refusal(code="key_missing"))
+        known = self._keys.cached(found.key_text) or await self._keys.find(found.key_text)
+        if isinstance(known, Refusal):
+            raise Refused(known)
+        return found, known
+
+    async def body(self, flight: Flight, policy: Policy) -> bytes:
+        begun_s = monotonic()
+        try:
+            return await read_body(flight.request, policy.defaults.max_body_bytes)
+        except BodyTooLarge:
+            flight.wrong.append(body_too_large(policy.defaults.max_body_bytes))
+        except BodyBroken as broken:
+            flight.wrong.append(Refusal(code="body_invalid", sentence=str(broken)))
+        finally:
+            flight.body_s = monotonic() - begun_s
+        return b""
+
+    def call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
+        request, record, upstream = flight.request, flight.record, flight.upstream
+        call = Call(dialect=flight.dialect, method=request.method)
+        if "content-encoding" in headers:
+            headers = {**headers, "content-encoding": ""}  # `text` is unpacked already
+        if not flight.wrong:
+            try:
+                call = wire.read_call(
+                    method=request.method,
+                    path=path,
+                    query=target.query,
+                    headers=headers,
+                    body=text,
+                    dialect=flight.dialect,
+                    provider=record.provider,
+                )
+            except wire.BodyInvalid as invalid:
+                flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
+        flight.call, flight.dialect = call, call.dialect or flight.dialect
+        if not flight.dialect and upstream is not None:
+            flight.dialect = upstream.dialect
+        record.api, record.route, record.stream = call.api, call.route, call.stream
+        record.model_asked = record.model = call.model
+        record.user_agent = headers.get("user-agent", "")[:USER_AGENT_CHARACTERS_MAX]
+        return call
+
+    def caller(self, flight: Flight, known: Known, headers: dict[str, str], target: Target, call: Call) -> Caller:
+        record = flight.record
+        caller = identity.identify(
+            info=known.info,
+            parsed=known.parsed,
+            headers=headers,
+            path_task=target.task,
+            call=call,
+            now_ms=record.at_ms,
+        )
+        if isinstance(caller, Refusal):  # an expired key, say: we still know whose it is
+            info = known.info
+            record.org, record.team, record.user, record.key_id = info.org, info.team, info.user, info.key_id
+            flight.caller_known = True
+            raise Refused(caller)
+        stamp(record, caller)
+        flight.caller_known = True
+        return caller
+
+
+def unpacked(flight: Flight, body: bytes, headers: dict[str, str]) -> bytes:
+    """The body as text, for reading; the packed one is what goes on."""
+    try:
+        return wire.plain_body(headers, body)
+    except wire.BodyInvalid as invalid:
+        flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
+        return b""
