@@ -17,8 +17,8 @@ CHANGEABLE = frozenset(
 for pictures or speech is no substitute for one that writes."""
 
 _MODEL_IN_PATH = re.compile(r"(/models/)[^/]+(?=(?::|%3A)[A-Z]+/?\Z)|(/deployments/)[^/]+(?=/)", re.IGNORECASE)
-"""The name may hold a colon itself, and Azure takes paths in any case. Vertex's own endpoints and tuned models are named
-by numbers, so that another model is not found beside them."""
+"""The name may hold a colon itself, and Azure takes paths in any case. Vertex's own endpoints and tuned models are
+named by numbers, so that another model is not found beside them."""
 
 
 def takes_other_model(call: Call) -> bool:
