@@ -104,6 +104,8 @@ def _up_to(value: Any, most: int) -> int | None:
     value = plain(value)
     if isinstance(value, (int, float)) and value > most:
         return most
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) > len(str(most)):
+        return most
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) >= len(str(COUNT_MAX)):
         return most
     found = whole(value)

@@ -341,12 +341,15 @@ def test_a_changed_limit_keeps_what_was_spent(budgeted: House) -> None:
         limited_to("$0.0001", 100_000)
         eventually(lambda: "ratelimit" in ada.ask("openai", "chunks=1"), "the worker has the budget not yet")
         ada.ask("openai", "chunks=300")
-        spent = sum(
-            record["cost_nusd"] for record in ada.caller.records(2, lambda all_: all_[-1]["usage"]["output"] == 300)
+        records = ada.caller.records(2, lambda all_: all_[-1]["usage"]["output"] == 300)
+        spent = sum(record["cost_nusd"] for record in records)
+        # A first call that the worker still took under the policy before may be seeded into the counter, or not.
+        under = sum(
+            record["cost_nusd"] for record in records if record["policy_version"] == records[-1]["policy_version"]
         )
         assert ada.refused("openai").code == "budget_spent"
         row = limited_to("$2", 2_000_000_000)
-        assert row["spent_nusd"] == spent
+        assert under <= row["spent_nusd"] <= spent
         eventually(lambda: passes(ada), "the higher limit does not hold")
         limited_to("$0.0002", 200_000)
         eventually(lambda: not passes(ada), "the lower limit does not hold")
