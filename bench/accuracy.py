@@ -29,6 +29,8 @@ FITS = (100, 500, 1000)
 SHAPES = ("plain", "stream", "broken")
 BREAKING = ("worker killed", "store killed", "store frozen 5 s")
 FAULTS = ("none", *BREAKING, "client gone", "upstream 500")
+SLOW_MS = 200
+"""Between two pieces of a stream that may be cut: what is cut must not have arrived already on a busy machine."""
 UNDER_WAY = 10
 """The fault strikes when the provider has seen so many calls of each load that runs (three, of one at a time)."""
 FROZEN_S = 5.0
@@ -212,6 +214,7 @@ def surprises(concurrencies: Sequence[int]) -> list[list[Plan]]:
                 shape=shape,
                 learned=1000 // times,
                 output_max=4000,
+                pause_ms=SLOW_MS,
             )
             for kind in ("finish", "cut")
         ]
