@@ -106,8 +106,6 @@ def _up_to(value: Any, most: int) -> int | None:
         return most
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) > len(str(most)):
         return most
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) >= len(str(COUNT_MAX)):
-        return most
     found = whole(value)
     return None if found is None else min(found, most)
 

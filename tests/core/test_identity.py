@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -190,6 +191,71 @@ def test_a_key_never_goes_on_from_any_place(sent: list[tuple[str, str]]) -> None
 )
 def test_a_query_loses_our_key_and_nothing_else(query: str, cleaned: str) -> None:
     assert clean_query(query, KEY) == cleaned
+
+
+def in_basic(user: str, password: str, word: str = "Basic") -> str:
+    return f"{word} " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        in_basic("git", KEY),
+        in_basic(KEY, ""),
+        in_basic(KEY, "x-oauth-basic"),
+        in_basic("a", KEY, "basic"),
+        in_basic("ab", KEY, "BASIC "),
+        in_basic("git", KEY).rstrip("="),
+        in_basic("\u00e9\u00ff", KEY).replace("+", "-").replace("/", "_"),
+    ],
+)
+def test_a_key_in_basic_is_a_key_and_never_a_credential_of_the_callers_own(value: str) -> None:
+    assert found_in({"authorization": value}) == FoundKey(key_text=KEY, own_credential=False, place="authorization")
+    sent = {"x-callmeter-key": KEY, "Authorization": value, "x-api-key": "sk-own"}
+    found = found_in({name.lower(): value for name, value in sent.items()})
+    assert (found.key_text, found.own_credential) == (KEY, True)
+    assert outgoing_headers(sent.items(), found=found, dialect="openai", upstream_key=None) == [("x-api-key", "sk-own")]
+
+
+def test_a_task_key_in_basic_is_found_whole() -> None:
+    key = attenuate(KEY, [Caveat("task", "PAY-7")])
+    assert found_in({"authorization": in_basic("git", key)}).key_text == key
+
+
+def test_another_key_in_basic_is_a_second_key() -> None:
+    for headers in (
+        {"authorization": in_basic("git", OTHER_KEY), "x-callmeter-key": KEY},
+        {"authorization": in_basic(OTHER_KEY, KEY)},
+    ):
+        found = find_key(headers, "")
+        assert isinstance(found, Refusal)
+        assert found.code == "key_invalid"
+
+
+def test_a_credential_of_the_callers_own_in_basic_passes() -> None:
+    for value in (in_basic("ada", "secret"), "Basic !!", "Basic a", "Basic"):
+        sent = {"x-callmeter-key": KEY, "Authorization": value}
+        found = found_in({name.lower(): value for name, value in sent.items()})
+        assert found.own_credential
+        outgoing = outgoing_headers(sent.items(), found=found, dialect="openai", upstream_key="sk")
+        assert outgoing == [("Authorization", value)]
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER_KEY], ids=["this one", "another"])
+@pytest.mark.parametrize("name", ["X-Forwarded-Authorization", "Cookie"])
+def test_no_header_carries_a_key_in_basic_to_the_provider(name: str, key: str) -> None:
+    sent = [("x-callmeter-key", KEY), (name, f"of old: {in_basic('git', key)}; more"), ("x-other", "1")]
+    found = found_in({"x-callmeter-key": KEY})
+    assert outgoing_headers(sent, found=found, dialect="openai", upstream_key=None) == [("x-other", "1")]
+
+
+@given(st.binary(max_size=9), st.binary(max_size=9), st.booleans())
+def test_the_key_of_a_call_never_goes_on_within_base64(before: bytes, after: bytes, for_urls: bool) -> None:
+    encode = base64.urlsafe_b64encode if for_urls else base64.b64encode
+    value = encode(before + KEY.encode() + after).decode().rstrip("=")
+    found = found_in({"x-callmeter-key": KEY})
+    assert outgoing_headers([("x-debug", value)], found=found, dialect="openai", upstream_key=None) == []
+    assert clean_query(f"a=1&debug={value}", KEY) == "a=1"
 
 
 def test_user_team_and_org_come_from_the_key() -> None:
