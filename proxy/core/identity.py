@@ -163,7 +163,7 @@ def outgoing_headers(
 
 def clean_query(query: str, key_text: str | None) -> str:
     """The query without our key, otherwise byte for byte as it was sent."""
-    if KEY_PREFIX not in query and "%" not in query:
+    if not query:
         return query
     return "&".join(part for part in query.split("&") if not _holds_key(part, key_text))
 
