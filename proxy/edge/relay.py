@@ -22,7 +22,7 @@ from ..core.prices import Prices
 from ..core.record import Record, Result
 from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
-from .answers import add_own, cost_header, passed_on, refusal_answer, wanted_encodings
+from .answers import StreamedAnswer, WholeAnswer, add_own, cost_header, passed_on, refusal_answer, wanted_encodings
 from .arrival import Arrivals, unpacked
 from .closing import Closing
 from .flight import Flight, Refused, new_call_id
@@ -253,7 +253,7 @@ class Relay:
             passed["x-callmeter-cost-usd"] = cost
         if request.method != "HEAD":  # there it tells the length of what is left out
             passed.popall("content-length", None)
-        response = web.Response(status=record.status, headers=passed, body=whole)
+        response = WholeAnswer(status=record.status, headers=passed, body=whole)
         record.ms_first_byte = record.ms_total
         flight.writing_since_s = monotonic()
         if flight.exchange is not None:
@@ -275,7 +275,7 @@ class Relay:
         assert exchange is not None
         if remover is not None:
             passed.popall("content-length", None)
-        response = web.StreamResponse(status=record.status, headers=passed)
+        response = StreamedAnswer(status=record.status, headers=passed)
         await response.prepare(request)
         for data in gathered:
             await self._write(flight, response, data)

@@ -36,7 +36,10 @@ def price_unknown(upstream: Upstream, call: Call) -> Refusal:
 
 
 def store_away(reason: str) -> Refusal:
-    return Refusal(code="store_unavailable", sentence=f"{reason}; try again in a moment", retry_after_s=2.0)
+    told = reason.removesuffix(".")
+    if "try again" not in told:
+        told += "; try again in a moment"
+    return Refusal(code="store_unavailable", sentence=told, retry_after_s=2.0)
 
 
 def upstream_broken(name: str, sentence: str, *, timeout: bool) -> Refusal:

@@ -51,6 +51,8 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # the agent went away while it was answered: nothing to tell anybody, and no fault to log
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         now_ms = int(time.time() * 1000)

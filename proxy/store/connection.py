@@ -54,7 +54,9 @@ class Connection(asyncio.Protocol):
         self._sent_count = 0
         self._answered_count = 0
         self._watchdog: asyncio.TimerHandle | None = None
-        self._suspected = False
+        self._suspected: int | None = None
+        """How many replies there were when one was first found late: a store that answers meanwhile is not away, it is
+        this process that is slow."""
         self._lost: StoreUnavailable | None = None
 
     def send(self, arguments: tuple[Argument, ...]) -> asyncio.Future[Any]:
@@ -132,11 +134,11 @@ class Connection(asyncio.Protocol):
     def _watch(self) -> None:
         self._watchdog = None
         if not self._sent:
-            self._suspected = False
+            self._suspected = None
             return
         late = self._loop.time() - self._sent[0][0] > self._timeout_s
-        if late and self._suspected:
+        if late and self._suspected == self._answered_count:
             self.give_up(f"The store did not answer within {self._timeout_s:g} s.")
             return
-        self._suspected = late
+        self._suspected = self._answered_count if late else None
         self._watchdog = self._loop.call_later(GRACE_S if late else self._timeout_s / WATCH_SHARE, self._watch)

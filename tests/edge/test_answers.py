@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from proxy.core.record import Record
-from proxy.edge.answers import cost_header, passed_on, wanted_encodings
+from proxy.edge.answers import StreamedAnswer, WholeAnswer, cost_header, passed_on, wanted_encodings
 
 READABLE = frozenset({"gzip", "deflate", "br", "zstd"})
 
@@ -40,6 +43,94 @@ def test_a_provider_cannot_speak_in_our_name() -> None:
     passed = passed_on([("X-Callmeter-Call", "forged"), ("x-callmeter-cost-usd", "0")], record(), [])
     assert passed.getall("x-callmeter-call") == ["0" * 32]
     assert "x-callmeter-cost-usd" not in passed
+
+
+async def head_of(make: Callable[[], web.StreamResponse], version: str = "1.1") -> tuple[list[bytes], bytes]:
+    """The lines of the head, and the rest, of an answer as a server writes it."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        response = make()
+        await response.prepare(request)
+        if not isinstance(response, web.Response):
+            await response.write(b"hi")
+        return response
+
+    server = await asyncio.get_running_loop().create_server(web.Server(handle), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(f"GET / HTTP/{version}\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    server.close()
+    return head.split(b"\r\n"), body
+
+
+def whole_answer(headers: list[tuple[str, str]]) -> web.StreamResponse:
+    return WholeAnswer(status=200, headers=passed_on(headers, record(), []), body=b"hi")
+
+
+def streamed_answer(headers: list[tuple[str, str]]) -> web.StreamResponse:
+    return StreamedAnswer(status=200, headers=passed_on(headers, record(), []))
+
+
+KINDS = [whole_answer, streamed_answer]
+VALUES = [b"caf\xc3\xa9", b"caf\xe9", b"\xff\xfe \xed\xa0\x80", "\u65e5\u672c \U0001f600".encode()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", VALUES)
+async def test_the_bytes_of_a_header_pass_whatever_they_are(kind: Any, value: bytes) -> None:
+    text = value.decode("utf-8", "surrogateescape")  # as the client towards providers reads them
+    lines, body = await head_of(lambda: kind([("X-Name", text), ("x-after", "1")]))
+    assert lines[0] == b"HTTP/1.1 200 OK"
+    assert b"X-Name: " + value in lines
+    assert b"x-after: 1" in lines
+    assert body in (b"hi", b"2\r\nhi\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_and_a_type_are_told_only_where_the_provider_tells_them(kind: Any) -> None:
+    lines, _ = await head_of(lambda: kind([]))
+    names = [line.partition(b":")[0].lower() for line in lines[1:]]
+    assert b"server" not in names
+    assert b"content-type" not in names
+    assert names.count(b"date") == 1, "a proxy must add it (RFC 9110, 6.6.1)"
+    lines, _ = await head_of(lambda: kind([("Server", "cloudflare"), ("content-type", "text/x"), ("date", "then")]))
+    assert {b"Server: cloudflare", b"content-type: text/x", b"date: then"} <= set(lines)
+    assert len([line for line in lines if line.lower().startswith((b"server", b"content-type", b"date"))]) == 3
+
+
+async def test_an_answer_with_odd_headers_is_well_framed_for_old_clients_too() -> None:
+    lines, body = await head_of(lambda: streamed_answer([("x-name", "\udcff")]), version="1.0")
+    assert lines[0] == b"HTTP/1.0 200 OK"
+    assert b"x-name: \xff" in lines
+    assert body == b"hi"
+
+
+@pytest.mark.parametrize("value", ["a\r\nset-cookie: b=1", "\udcff\r\nset-cookie: b=1", "\udcff\0"])
+async def test_no_header_can_begin_another(value: str) -> None:
+    headers = passed_on([("x-name", value)], record(), [])
+    with pytest.raises(ValueError, match="control character"):
+        await _prepared(WholeAnswer(headers=headers, body=b""))
+
+
+async def _prepared(response: web.StreamResponse) -> None:
+    failed: list[Exception] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            await response.prepare(request)
+        except ValueError as error:
+            failed.append(error)
+        return web.Response()
+
+    server = await asyncio.get_running_loop().create_server(web.Server(handle), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    server.close()
+    assert b"set-cookie" not in answer
+    raise failed[0]
 
 
 def test_warnings_and_degraded_decisions_are_told() -> None:

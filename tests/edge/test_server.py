@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.edge import server
 from proxy.edge.server import DataPort
 from tests.support.scripted import request_of, scripted, whole
 from tests.support.store import eventually
@@ -45,6 +46,34 @@ async def test_health_needs_no_key_and_readiness_tells_what_is_missing(
         assert await get(edge, "/readyz") == (200, {"ready": True, "missing": []})
         monkeypatch.setattr(edge.worker.port, "_ready", lambda: ["the store is away"])
         assert await get(edge, "/readyz") == (503, {"ready": False, "missing": ["the store is away"]})
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /openai/v1/ch", HEAD[:-2], HEAD[:-1]])
+async def test_a_connection_that_never_completes_its_first_head_is_closed(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    assert server.KEEPALIVE_S <= 120
+    monkeypatch.setattr(server, "KEEPALIVE_S", 0.2)
+    async with serving(store_url, policy("http://127.0.0.1:9")) as edge:
+        reader, writer = await asyncio.open_connection(*edge.address)
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_head_that_trickles_in_gains_no_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "KEEPALIVE_S", 0.2)
+    async with serving(store_url, policy("http://127.0.0.1:9")) as edge:
+        reader, writer = await asyncio.open_connection(*edge.address)
+        closed = asyncio.create_task(reader.read())
+        writer.write(b"GET /")
+        async with asyncio.timeout(10):
+            while not closed.done():  # a byte at a time, for ever
+                writer.write(b"a")
+                await asyncio.sleep(0.02)
+        assert closed.exception() is not None or closed.result() == b""
+        writer.close()
 
 
 async def test_two_ports_of_one_number_share_their_connections(store_url: str) -> None:

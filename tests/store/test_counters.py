@@ -51,7 +51,7 @@ async def test_counters_are_set_with_the_epoch_and_only_while_there_is_none(
 async def test_an_older_copy_is_set_right_and_its_holds_are_dropped(store_url: str, tmp_path: Path) -> None:
     await begin_epochs(store_url)
     takes = [FIXED, ENDLESS, ROLLING]
-    async with open_calls(store_url, tmp_path) as store, open_client(store_url) as client:
+    async with open_calls(store_url, tmp_path, probe_s=60) as store, open_client(store_url) as client:
         await store.settle(a_record("c1", cost_nusd=2), takes)
         await store.reserve(a_record("c2"), [takes])
         assert await rebuilding(client, ledger_position={}) == set()
