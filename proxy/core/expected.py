@@ -16,7 +16,7 @@ import msgspec
 from .call import Call
 from .matching import Upstream
 from .money import NUSD_MAX
-from .prices import Prices
+from .prices import Cost, Prices
 from .usage import NO_USAGE, Usage
 
 ACTUAL_MARGIN = 1.02
@@ -63,6 +63,9 @@ IN_TOKENS = WITHOUT_OUTPUT | {
     "bedrock.invoke",
 }
 """Endpoints whose cost follows from tokens of input and output. Of the others nothing in a request tells a bound."""
+
+NO_COST = Cost(0, {}, 0, "none", "")
+"""Of a free call."""
 
 DEAREST_CANDIDATES = ("input", "cache_write", "cache_write_1h")
 INLINE_CANDIDATES = (*DEAREST_CANDIDATES, "audio_input", "image_input")
@@ -118,6 +121,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What one call may use and cost. Amounts in nano-USD, at most NUSD_MAX.
 
     usage          as expected
+    cost           of that usage, in full: what stands in the books of a call that is lost
     worst_*        a bound, where the call has one; 0 where nobody asked for it
     unbounded      why there is no bound; empty where there is
     output_tokens  the limit on the output that the bound holds for
@@ -128,6 +132,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     usage: Usage
+    cost: Cost = NO_COST
     expected_nusd: int
     expected_tokens: int
     worst_nusd: int = 0
@@ -262,9 +267,11 @@ def foresee(
     choices = max(1, call.choices)
     if call.api not in IN_TOKENS:
         usage = Usage(images=choices if call.api == "openai.images" else 0, characters=call.characters)
+        cost = _priced(call, usage, prices, upstream, at_ms)
         return Estimate(
             usage=usage,
-            expected_nusd=_cost(call, usage, prices, upstream, at_ms),
+            cost=cost,
+            expected_nusd=_held(cost),
             expected_tokens=0,
             unbounded=(*call.unbounded, "not_in_tokens"),
             output_by="none",
@@ -274,9 +281,11 @@ def foresee(
     usage = Usage(input=read, output=made * choices, requests=requests)
     bounds_output = call.api not in WITHOUT_OUTPUT
     output_tokens = max_output_tokens if call.max_output_tokens is None else call.max_output_tokens
+    cost = _priced(call, usage, prices, upstream, at_ms)
     estimate = Estimate(
         usage=usage,
-        expected_nusd=_cost(call, usage, prices, upstream, at_ms),
+        cost=cost,
+        expected_nusd=_held(cost),
         expected_tokens=usage.tokens,
         unbounded=call.unbounded,
         output_tokens=output_tokens if bounds_output else 0,
@@ -314,7 +323,16 @@ def inline_tokens(inline_bytes: int) -> int:
 
 
 def _cost(call: Call, usage: Usage, prices: Prices, upstream: Upstream, at_ms: int) -> int:
-    cost = prices.cost(
+    return _held(_priced(call, usage, prices, upstream, at_ms))
+
+
+def _held(cost: Cost) -> int:
+    """What can be held of a cost: nothing where it is not known, and no more than the store counts exactly."""
+    return min(cost.cost_nusd or 0, NUSD_MAX)
+
+
+def _priced(call: Call, usage: Usage, prices: Prices, upstream: Upstream, at_ms: int) -> Cost:
+    return prices.cost(
         provider=upstream.provider,
         model=call.model,
         upstream=upstream.name,
@@ -326,7 +344,6 @@ def _cost(call: Call, usage: Usage, prices: Prices, upstream: Upstream, at_ms: i
         api=call.api,
         batch=call.api.endswith(".batches"),
     )
-    return min(cost.cost_nusd or 0, NUSD_MAX)
 
 
 def _used(field: str, tokens: int, *, output: int = 0) -> Usage:

@@ -10,7 +10,7 @@ from .record import Record, Result, UsageSource
 from .usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from .prices import Prices
+    from .prices import Cost, Prices
 
 COUNTED_IN_TOKENS = frozenset(
     {
@@ -146,6 +146,11 @@ def price(record: Record, *, told: Told | None, prices: Prices, billing: str, ba
         api=record.api,
         batch=batch,
     )
+    put_cost(record, cost)
+
+
+def put_cost(record: Record, cost: Cost) -> None:
+    """A cost, its parts, and where they come from."""
     record.cost_nusd = cost.cost_nusd
     record.cost_parts_nusd = cost.parts_nusd
     record.list_nusd = cost.list_nusd

@@ -19,6 +19,7 @@ from ..core.policy import Policy, Upstream
 from ..core.prices import Prices
 from ..core.record import Record
 from ..core.refusal import Refusal, header_text
+from ..core.settlement import put_cost
 from ..core.trim import trimmed_output
 from ..store.calls import CallStore, StoreUnavailable, WindowMoved
 from ..wire import takes_other_model, takes_output_limit
@@ -140,8 +141,8 @@ class Holder:
     def _draft(self, record: Record, plan: Plan) -> None:
         estimate = plan.ways[0].estimate
         record.usage, record.usage_source = estimate.usage, "estimated"
-        record.hold_nusd = record.cost_nusd = record.list_nusd = estimate.expected_nusd
-        record.estimate = estimate.explained()
+        put_cost(record, estimate.cost)
+        record.hold_nusd, record.estimate = estimate.expected_nusd, estimate.explained()
 
     async def _take(self, record: Record, plan: Plan) -> Reserved:
         """One round trip; more only where a window turned meanwhile."""
