@@ -106,8 +106,7 @@ class Bookkeeper:
                     self._positions |= self.segments.positions
                 elif not self._positions:
                     self._positions = await self._in_writer(self.ledger.positions)
-                positions = {shard: (place.epoch, place.id) for shard, place in self._positions.items()}
-                found = await self.reader.read(positions, count=BATCH_RECORDS, block_ms=BLOCK_MS)
+                found = await self.reader.read(places(self._positions), count=BATCH_RECORDS, block_ms=BLOCK_MS)
                 if found:
                     await self._take(found)
             except (StoreError, LeaseLost) as away:
@@ -125,7 +124,7 @@ class Bookkeeper:
     async def _active(self) -> bool:
         if self.lease.held:
             return True
-        await asyncio.sleep(0 if self.lease.held else STAND_BY_S / 10)
+        await asyncio.sleep(STAND_BY_S / 10)
         self._positions = {}
         return self.lease.held
 
@@ -224,9 +223,8 @@ class Bookkeeper:
             return  # records wait on disk, without which counters would be wrong
         try:
             stands = await self._in_writer(self.ledger.positions)
-            known = {shard: (place.epoch, place.id) for shard, place in stands.items()}
             await self.client.claim()
-            await self._look_after_counters(known)
+            await self._look_after_counters(places(stands))
             self.epochs_set = True
         except StoreForeign:
             self.epochs_set = False  # the client has noticed, too, and `run` ends
@@ -266,8 +264,7 @@ class Bookkeeper:
         metrics, spooled = self.metrics, SpooledRecords(self.settings.data / "spool")
         while True:
             try:
-                positions = {shard: (place.epoch, place.id) for shard, place in self._positions.items()}
-                lag = await self.reader.lag(positions)
+                lag = await self.reader.lag(places(self._positions))
                 metrics.set_gauge("callmeter_ledger_lag_seconds", lag.oldest_ms / 1000)
                 metrics.set_gauge("callmeter_running_calls", await self._running())
                 metrics.set_gauge("callmeter_store_up", 1)
@@ -370,8 +367,7 @@ class Bookkeeper:
         deadline_s = time.monotonic() + 5.0
         while self.lease.held and time.monotonic() < deadline_s:
             try:
-                positions = {shard: (place.epoch, place.id) for shard, place in self._positions.items()}
-                if (await self.reader.lag(positions)).oldest_ms == 0:
+                if (await self.reader.lag(places(self._positions))).oldest_ms == 0:
                     break
             except StoreError:
                 break
@@ -429,6 +425,11 @@ class Bookkeeper:
         billing = upstream.billing if upstream is not None else "metered"
         settlement.price(priced, told=None, prices=self.desk.prices, billing=billing)
         return priced if priced.cost_source not in ("assumed", "none") else None
+
+
+def places(positions: Mapping[int, Position]) -> dict[int, tuple[str, str]]:
+    """Positions of the ledger as the store's room takes them: the two do not know each other."""
+    return {shard: (place.epoch, place.id) for shard, place in positions.items()}
 
 
 def uncharged_of(found: Sequence[StreamEntry]) -> Uncharged:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .admission import Reserved, State, Take
+from .admission import Reserved, State, Take, blocked, fits
 from .budgets import MAX_COST_RULE, Budget, Scope
 from .refusal import RETRY_AFTER_S_MAX, Refusal, first_by_precedence, header_text, one_line
 from .windows import MINUTE_MS, told_instant
@@ -26,20 +26,11 @@ def refusal_for(scopes: Sequence[Scope], takes: Sequence[Take], reserved: Reserv
 
     run_s   how long calls like those that run usually take: when what they hold is free again
     """
-    blocked = reserved.blocked or _unfit(takes, reserved.states)
+    in_the_way = reserved.blocked or blocked(takes, reserved.states)
     refusals = [
-        _refusal(scopes[place], takes[place], reserved.states[place], reserved.now_ms, run_s) for place in blocked
+        _refusal(scopes[place], takes[place], reserved.states[place], reserved.now_ms, run_s) for place in in_the_way
     ]
     return first_by_precedence(refusals) if refusals else Refusal(code="budget_held", retry_after_s=run_s)
-
-
-def _unfit(takes: Sequence[Take], states: Sequence[State]) -> list[int]:
-    return [place for place, take in enumerate(takes) if take.enforce and not fits(take, states[place])]
-
-
-def fits(take: Take, state: State) -> bool:
-    """The rule of admission for one counter."""
-    return state.spent + state.held + take.amount <= take.limit
 
 
 def _refusal(scope: Scope, take: Take, state: State, now_ms: int, run_s: float) -> Refusal:

@@ -1,4 +1,4 @@
-"""Estimates: what a call will use before it is made, and what it used where nobody reports it.
+"""Estimates: what a call used where nobody reports it. What it will use, before it is made: `expected.py`.
 
 Learned per provider and model from calls that were reported in full, in the memory of one process. Estimates are
 marked as such in the record and never mixed with reported figures.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from .call import Call
+from .expected import INLINE_BYTES_PER_TOKEN
 from .usage import NO_USAGE, Usage
 
 BYTES_PER_INPUT_TOKEN = 3.0
 """Before anything is learned: between prose (4.5) and code, JSON or Asian text (2.2 to 3.3), rather low than high."""
 BYTES_PER_OUTPUT_TOKEN = 4.0
 OUTPUT_TOKENS_PER_S = 50.0
-INLINE_TOKENS_PER_BYTE = 1 / 750
-"""An image of 1 MB in base64 comes to about 1,400 tokens at the providers that were seen."""
 MODELS_MAX = 2_000
 """Models remembered; beyond it nothing more is learned, so that made-up names cannot grow the memory."""
 SPEED_TOKENS_MIN = 50
@@ -85,4 +84,4 @@ class Estimator:
 
 def input_tokens(call: Call, habits: Habits) -> int:
     text_bytes = max(0, call.body_bytes - call.inline_bytes)
-    return max(1, int(text_bytes / habits.bytes_per_input_token + call.inline_bytes * INLINE_TOKENS_PER_BYTE))
+    return max(1, int(text_bytes / habits.bytes_per_input_token + call.inline_bytes / INLINE_BYTES_PER_TOKEN))

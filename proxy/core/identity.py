@@ -33,9 +33,8 @@ QUERY_KEY = "key"
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where providers' clients put a key."""
 
-NOT_FORWARDED = frozenset(
+HOP_BY_HOP = frozenset(
     (
-        # hop-by-hop: they speak of this connection, not of the call (RFC 9110, 7.6.1)
         "connection",
         "keep-alive",
         "proxy-authenticate",
@@ -45,6 +44,12 @@ NOT_FORWARDED = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+    )
+)
+"""They speak of one connection, not of the call (RFC 9110, 7.6.1): they go on in neither direction."""
+
+NOT_FORWARDED = HOP_BY_HOP.union(
+    (
         # answered or set anew by the relay
         "expect",
         "host",

@@ -9,25 +9,12 @@ from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
+from ..core.identity import HOP_BY_HOP, OWN_PREFIX
 from ..core.money import decimal_usd
 from ..core.record import Record
 from ..core.refusal import Answer
 
-HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "alt-svc",  # speaks of the provider's own ports; here it would send agents past the proxy
-    }
-)
-OWN_PREFIX = "x-callmeter-"
+NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc"}  # which speaks of the provider's own ports and would send agents past us
 HEADER_NAMES_REMEMBERED = 1024
 """All providers together send a few hundred different names."""
 ACCEPTED_REMEMBERED = 256
@@ -81,7 +68,7 @@ def passed_on(headers: list[tuple[str, str]], record: Record, limits: list[tuple
             kept.append(pair)
         elif pair[0].lower() == "connection":
             named.update(part.strip().lower() for part in pair[1].split(","))
-    if not named <= HOP_BY_HOP:
+    if not named <= NOT_PASSED_ON:
         kept = [pair for pair in kept if pair[0].lower() not in named]
     passed: CIMultiDict[str] = CIMultiDict(kept)
     add_own(passed, record, limits)
@@ -91,7 +78,7 @@ def passed_on(headers: list[tuple[str, str]], record: Record, limits: list[tuple
 @lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
 def _is_passed(name: str) -> bool:
     lower = name.lower()
-    return lower not in HOP_BY_HOP and not lower.startswith(OWN_PREFIX)
+    return lower not in NOT_PASSED_ON and not lower.startswith(OWN_PREFIX)
 
 
 def add_own(headers: CIMultiDict[str], record: Record, limits: list[tuple[str, str]]) -> None:

@@ -70,7 +70,7 @@ class Arrivals:
         return b""
 
     def call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
-        request, record, upstream = flight.request, flight.record, flight.upstream
+        request, record = flight.request, flight.record
         call = Call(dialect=flight.dialect, method=request.method)
         if "content-encoding" in headers:
             headers = {**headers, "content-encoding": ""}  # `text` is unpacked already
@@ -88,8 +88,6 @@ class Arrivals:
             except wire.BodyInvalid as invalid:
                 flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
         flight.call, flight.dialect = call, call.dialect or flight.dialect
-        if not flight.dialect and upstream is not None:
-            flight.dialect = upstream.dialect
         record.api, record.route, record.stream = call.api, call.route, call.stream
         record.model_asked = record.model = call.model
         record.user_agent = headers.get("user-agent", "")[:USER_AGENT_CHARACTERS_MAX]

@@ -126,12 +126,13 @@ class Closing:
     async def close(self, within_s: float) -> None:
         """Waits for what runs behind agents that left, settles what takes too long with what was seen of it, then
         writes the refusals that were folded."""
+        await self._until_idle(within_s)
+        for task in list(self._background):
+            task.cancel()
+        await self._until_idle(within_s)  # each may have left a settle behind it
+        await self._folder.close()
+
+    async def _until_idle(self, within_s: float) -> None:
         deadline_s = monotonic() + within_s
         while self._background and monotonic() < deadline_s:
             await asyncio.wait(list(self._background), timeout=deadline_s - monotonic())
-        for task in list(self._background):
-            task.cancel()
-        deadline_s = monotonic() + within_s
-        while self._background and monotonic() < deadline_s:  # each may leave a settle behind it
-            await asyncio.wait(list(self._background), timeout=deadline_s - monotonic())
-        await self._folder.close()
