@@ -10,7 +10,7 @@ is admitted when `spent + held + amount <= limit` in every take that is enforced
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -30,6 +30,7 @@ class Take(msgspec.Struct, frozen=True, kw_only=True):
     bucket_ms          above 0: rolling; the window is [start, end), counted in sub-buckets of this size. The last one
                        holds the moment of admission, and with it what the call spends
     enforce            False (`mode: shadow`, `then: warn`): counted and reported, never refuses
+    grows              False where the amount is a bound already: no answer outgrows that
     """
 
     counter: str
@@ -41,6 +42,7 @@ class Take(msgspec.Struct, frozen=True, kw_only=True):
     window_end_ms: int
     bucket_ms: int = 0
     enforce: bool = True
+    grows: bool = True
 
 
 class State(msgspec.Struct):
@@ -65,6 +67,13 @@ class Reserved(msgspec.Struct):
     states: list[State]
     blocked: list[int]
     now_ms: int
+
+
+class NoRoom(msgspec.Struct, frozen=True):
+    """The counter that a running call cannot hold more of, and what it stood at."""
+
+    counter: str
+    state: State
 
 
 class WindowMoved(Exception):
@@ -110,7 +119,7 @@ def oldest_bucket(take: Take, now_ms: int) -> int:
 
 def outgrown(take: Take, nusd: int, tokens: int) -> int:
     """How much more a take holds when its call outgrew its hold by so much."""
-    return {"nusd": nusd, "tokens": tokens}.get(take.unit, 0)
+    return {"nusd": nusd, "tokens": tokens}.get(take.unit, 0) if take.grows else 0
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -211,25 +220,28 @@ class Admission:
 
     # -- while it runs -----------------------------------------------------------------------------------------------
 
-    def extend(self, call_id: str, now_ms: int, *, nusd: int = 0, tokens: int = 0, force: bool = False) -> bool:
-        """Holds more for a call that outgrows its hold: of all its counters or of none. `force`: whether it fits or
-        not, since what was seen is owed."""
+    def extend(
+        self, call_id: str, now_ms: int, *, nusd: int = 0, tokens: int = 0, within: Collection[str] = ()
+    ) -> NoRoom | None:
+        """Holds more for a call that outgrows its hold: of all its counters, or of none where one of `within` has not
+        so much left. The others grow whether it fits or not, since what was seen is owed."""
         hold = self.holds.get(call_id)
         if hold is None:
-            return False
+            return None
         steps = [msgspec.structs.replace(take, amount=outgrown(take, nusd, tokens)) for take in hold.takes]
         growing = [step for step in steps if step.amount]
-        if not growing:
-            return True
-        if not force and blocked(growing, [self.state(step, now_ms) for step in growing]):
-            return False
+        for step in growing:
+            state = self.state(step, now_ms)
+            if step.enforce and step.counter in within and not fits(step, state):
+                return NoRoom(step.counter, state)
         self._add_held(growing, 1)
         hold.takes = [
             msgspec.structs.replace(take, amount=take.amount + step.amount)
             for take, step in zip(hold.takes, steps, strict=True)
         ]
-        hold.estimate = Charge(hold.estimate.nusd + nusd, hold.estimate.tokens, hold.estimate.calls)
-        return True
+        if growing:
+            hold.estimate = Charge(hold.estimate.nusd + nusd, hold.estimate.tokens + tokens, hold.estimate.calls)
+        return None
 
     def renew(self, call_ids: Iterable[str], now_ms: int) -> list[str]:
         """Lengthens holds. Returns the calls that have none any more."""

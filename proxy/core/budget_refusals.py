@@ -58,6 +58,19 @@ def _refusal(scope: Scope, take: Take, state: State, now_ms: int, run_s: float) 
     )
 
 
+def outgrown_refusal(scope: Scope, take: Take, state: State) -> Refusal:
+    """Why a stream ends: a budget with `when_outgrown: cut` has less left than the stream has made."""
+    budget = scope.budget
+    told = [
+        f"{named(scope, take)} has no room for the rest of this answer, which ends here (`when_outgrown: cut`)",
+        f"{budget.told(state.spent)} used, {budget.told(state.held)} held by running calls",
+        _reset(budget, take),
+        budget.help or "ask your admin",
+    ]
+    resets_at_ms = take.window_end_ms if take.window_end_ms and not take.bucket_ms else None
+    return Refusal(code="budget_spent", sentence="; ".join(told), rule=budget.name, resets_at_ms=resets_at_ms)
+
+
 def _resets_within_s(budget: Budget, take: Take, state: State, now_ms: int) -> float | None:
     """In how many seconds a short window makes room; None where that takes more than a minute."""
     if take.amount > take.limit:

@@ -132,6 +132,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
             return estimate.worst_tokens if self.reserve == "worst_case" else min(estimate.expected_tokens, NUSD_MAX)
         return 1
 
+    def grows(self, estimate: Estimate) -> bool:
+        """Whether a call may outgrow what it holds here: anything but a bound on it."""
+        return self.reserve != "worst_case" or bool(estimate.unbounded)
+
     def told(self, amount: int) -> str:
         """An amount in this budget's unit, for a person."""
         return told_amount(self.unit, amount)
@@ -263,6 +267,7 @@ def takes_for(scopes: Sequence[Scope], estimate: Estimate, now_ms: int, raises: 
             window_end_ms=window[1],
             bucket_ms=window[2],
             enforce=budget.enforced,
+            grows=budget.grows(estimate),
         )
         for scope in scopes
         for budget in (scope.budget,)

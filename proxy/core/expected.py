@@ -267,7 +267,7 @@ def foresee(
     choices = max(1, call.choices)
     if call.api not in IN_TOKENS:
         usage = Usage(images=choices if call.api == "openai.images" else 0, characters=call.characters)
-        cost = _priced(call, usage, prices, upstream, at_ms)
+        cost = priced(call, usage, prices, upstream, at_ms)
         return Estimate(
             usage=usage,
             cost=cost,
@@ -281,7 +281,7 @@ def foresee(
     usage = Usage(input=read, output=made * choices, requests=requests)
     bounds_output = call.api not in WITHOUT_OUTPUT
     output_tokens = max_output_tokens if call.max_output_tokens is None else call.max_output_tokens
-    cost = _priced(call, usage, prices, upstream, at_ms)
+    cost = priced(call, usage, prices, upstream, at_ms)
     estimate = Estimate(
         usage=usage,
         cost=cost,
@@ -323,7 +323,7 @@ def inline_tokens(inline_bytes: int) -> int:
 
 
 def _cost(call: Call, usage: Usage, prices: Prices, upstream: Upstream, at_ms: int) -> int:
-    return _held(_priced(call, usage, prices, upstream, at_ms))
+    return _held(priced(call, usage, prices, upstream, at_ms))
 
 
 def _held(cost: Cost) -> int:
@@ -331,7 +331,8 @@ def _held(cost: Cost) -> int:
     return min(cost.cost_nusd or 0, NUSD_MAX)
 
 
-def _priced(call: Call, usage: Usage, prices: Prices, upstream: Upstream, at_ms: int) -> Cost:
+def priced(call: Call, usage: Usage, prices: Prices, upstream: Upstream, at_ms: int) -> Cost:
+    """What a usage would cost in this call."""
     return prices.cost(
         provider=upstream.provider,
         model=call.model,

@@ -83,8 +83,13 @@ class Flight(msgspec.Struct, kw_only=True):
 
     @property
     def outgrown(self) -> bool:
-        """The answer has become longer than its hold covers."""
-        return self.plan is not None and bool(self.plan.way.takes) and self.seen_tokens > self.plan.held_tokens
+        """The answer has become so long that its hold must grow."""
+        return self.plan is not None and bool(self.plan.way.takes) and self.seen_tokens > self.plan.grows_at
+
+    @property
+    def may_be_cut(self) -> bool:
+        """A budget ends this stream where it has no more room for it."""
+        return self.plan is not None and bool(self.plan.cutting) and self.call.stream
 
     def open_meter(self) -> tuple[str, str]:
         """Begins to read the answer; returns the answer's content type and encoding."""

@@ -4,16 +4,15 @@ trip, and finds another way where the first does not fit: a lower limit on the o
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 import msgspec
 
-from ..core.admission import Reserved, Take, fits
-from ..core.budget_refusals import refusal_for, shadow_rules, warnings_for
-from ..core.budgets import Raises, Scope, StoreOutage, Use, asks_for_bound, other_model, takes_for
+from ..core.admission import NoRoom, Reserved, Take, fits
+from ..core.budget_refusals import outgrown_refusal, refusal_for, shadow_rules, warnings_for
+from ..core.budgets import Raises, Scope, Use, asks_for_bound, other_model, takes_for
 from ..core.call import Call
 from ..core.caller import Caller
-from ..core.expected import Estimate, Learned, foresee, subject_of
+from ..core.expected import Estimate, Learned, foresee, priced, subject_of
 from ..core.limits_headers import limit_headers
 from ..core.policy import Policy, Upstream
 from ..core.prices import Prices
@@ -21,17 +20,16 @@ from ..core.record import Record
 from ..core.refusal import Refusal, header_text
 from ..core.settlement import put_cost
 from ..core.trim import trimmed_output
+from ..core.usage import Usage
 from ..store.calls import CallStore, StoreUnavailable, WindowMoved
 from ..wire import takes_other_model, takes_output_limit
+from .outage import Allowed, Outage, outage_rules
 from .sentences import store_away
 
-OUTAGE_MEMORY_S = 60.0
-"""What was let through while the store was away counts against an allowance for this long after the last such call,
-so that a store that comes and goes gives no fresh allowance each time."""
 WINDOW_TRIES = 3
 """A window may turn between our look at the clock and the store's; three times in a row is a clock that runs wild."""
 STEP_SHARE = 4
-"""A stream that outgrows its hold takes a quarter of it more at a time."""
+"""A stream that outgrows its hold takes a quarter of what it holds more at a time."""
 
 
 class Way(msgspec.Struct, kw_only=True):
@@ -48,7 +46,11 @@ class Plan(msgspec.Struct, kw_only=True):
 
     output_limit   the limit that has to be put into the body; None: it stays as it is
     headers        `RateLimit` and `RateLimit-Policy` of its answer
-    held_tokens    output tokens that the hold covers; a stream beyond them takes more
+    held_tokens    output tokens that the hold covers
+    grows_at       a stream that has made more output tokens than these takes more
+    cutting        its budgets with `when_outgrown: cut`, by counter
+    unheld_tokens  what a stream has made beyond its hold while the store was away
+    allowed        what it was let through with meanwhile
     """
 
     caller: Caller
@@ -58,8 +60,10 @@ class Plan(msgspec.Struct, kw_only=True):
     output_limit: int | None = None
     headers: list[tuple[str, str]] = []
     held_tokens: int = 0
-    outage_rules: tuple[str, ...] = ()
-    """The rules by whose allowance it was let through while the store was away."""
+    grows_at: int = 0
+    unheld_tokens: int = 0
+    cutting: dict[str, Scope] = {}
+    allowed: Allowed = msgspec.field(default_factory=Allowed)
 
     @property
     def way(self) -> Way:
@@ -86,8 +90,7 @@ class Holder:
         self._prices = prices
         self._raises = raises
         self._learned = learned
-        self._outage_nusd: dict[str, int] = {}
-        self._outage_at_s = 0.0
+        self._outage = Outage()
 
     def plan(self, policy: Policy, caller: Caller, call: Call, upstream: Upstream, at_ms: int) -> Plan:
         """4  What the call will cost, and of which budgets that is taken."""
@@ -158,7 +161,8 @@ class Holder:
 
     def _admitted(self, record: Record, plan: Plan, reserved: Reserved) -> None:
         way = plan.way
-        plan.held_tokens = way.estimate.usage.output
+        plan.allowed.held_nusd = record.hold_nusd
+        begin(plan)
         if way.estimate.limit_missing and asks_for_bound(way.scopes) and takes_output_limit(way.call):
             plan.output_limit = way.estimate.output_tokens  # the worst case is one only with a limit on the output
         if plan.chosen:
@@ -190,21 +194,13 @@ class Holder:
 
     async def _without_store(self, record: Record, plan: Plan, policy: Policy, reason: str) -> Refusal | None:
         """What the rules say of a call whose budgets cannot be asked: refuse, allow, or allow up to an amount."""
-        if monotonic() - self._outage_at_s > OUTAGE_MEMORY_S:
-            self._outage_nusd.clear()
-        rules = outage_rules(plan.way.scopes, policy)
-        for rule, allowed in rules.items():
-            spent = self._outage_nusd.get(rule, 0) + record.hold_nusd
-            if allowed == "refuse" or (isinstance(allowed, int) and spent > allowed):
-                # The store may have taken the hold all the same, and only its reply was late.
-                await self._store.release(record.call_id, record.org)
-                return msgspec.structs.replace(store_away(reason), rule=rule or None)
-        self._outage_at_s = monotonic()
-        plan.outage_rules = tuple(rules)
-        for rule in rules:
-            self._outage_nusd[rule] = self._outage_nusd.get(rule, 0) + record.hold_nusd
+        rule = self._outage.take(outage_rules(plan.way.scopes, policy), record.hold_nusd, plan.allowed)
+        if rule is not None:
+            # The store may have taken the hold all the same, and only its reply was late.
+            await self._store.release(record.call_id, record.org)
+            return msgspec.structs.replace(store_away(reason), rule=rule or None)
         record.degraded = True
-        plan.held_tokens = plan.way.estimate.usage.output
+        begin(plan)
         now_ms = self._store.now_ms()
         plan.way.takes = takes_for(plan.way.scopes, plan.way.estimate, now_ms, self._raises())
         self._store.keep(record, plan.way.takes)  # the hold is registered as soon as the store is back
@@ -212,38 +208,56 @@ class Holder:
 
     # -- while the call runs, and after it ------------------------------------------------------------------------
 
-    async def outgrow(self, record: Record, plan: Plan, seen_tokens: int) -> Refusal | None:
-        """A stream has made more than its hold covers: it takes another step. A refusal where a budget with
-        `when_outgrown: cut` has not so much left; with `finish` the stream goes on all the same."""
-        way = plan.way
-        more = max(seen_tokens - plan.held_tokens, way.estimate.usage.output // STEP_SHARE, 1)
-        rate = way.estimate.expected_nusd / max(1, way.estimate.expected_tokens)
-        usage = msgspec.structs.replace(way.estimate.usage, input=0, output=more, requests={})
-        cost = self._prices().cost(
-            provider=record.provider, model=record.model, usage=usage, at_ms=record.at_ms, upstream=record.upstream
-        )
-        nusd = cost.cost_nusd if cost.cost_nusd is not None else int(more * rate)
-        plan.held_tokens += more
-        cut = next((scope for scope in way.scopes if scope.budget.when_outgrown == "cut" and enforced(scope)), None)
+    async def outgrow(self, record: Record, plan: Plan, policy: Policy, seen_tokens: int) -> Refusal | None:
+        """A stream needs more than its hold covers, or will soon: it takes another step. A refusal where a budget with
+        `when_outgrown: cut` cannot give what the stream has made already; with `finish` it goes on all the same.
+
+        Budgets that cut are asked for a step ahead of need, so that the stream holds what it makes while they are
+        asked, and while a busy process comes to look at it again.
+        """
+        step, owed = step_of(plan.held_tokens), max(0, seen_tokens - plan.held_tokens)
         try:
-            fits = await self._store.extend(record.call_id, record.org, nusd=nusd, tokens=more, force=cut is None)
-        except StoreUnavailable:
-            return None  # the settle will say what it came to
-        if fits or cut is None:
+            if await self._extend(record, plan, owed + step, seen_tokens) is None:
+                return None
+            full = await self._extend(record, plan, owed, seen_tokens) if owed else None
+        except StoreUnavailable as away:
+            plan.grows_at = seen_tokens + step  # then the whole is asked for once more
+            return self._step_without_store(record, plan, policy, owed, str(away)) if owed else None
+        plan.grows_at = plan.held_tokens
+        if full is None:
             return None
-        budget = cut.budget
-        record.rule = budget.name
-        return Refusal(
-            code="budget_spent",
-            sentence=f"budget `{budget.name}` has no more left for this answer (`when_outgrown: cut`), so it ends here",
-            rule=budget.name,
-        )
+        scope = plan.cutting[full.counter]
+        record.rule = scope.budget.name
+        take = next(take for take in plan.way.takes if take.counter == full.counter)
+        return outgrown_refusal(scope, take, full.state)
+
+    async def _extend(self, record: Record, plan: Plan, tokens: int, seen_tokens: int) -> NoRoom | None:
+        nusd = self._output_nusd(record, plan, tokens)
+        full = await self._store.extend(record.call_id, record.org, nusd=nusd, tokens=tokens, within=plan.cutting)
+        if full is None:
+            covers(plan, plan.held_tokens + tokens)
+        return full
+
+    def _output_nusd(self, record: Record, plan: Plan, tokens: int) -> int:
+        """What so many more tokens of output come to."""
+        way = plan.way
+        cost = priced(way.call, Usage(output=tokens), self._prices(), plan.upstream, record.at_ms)
+        return cost.cost_nusd or 0
+
+    def _step_without_store(self, record: Record, plan: Plan, policy: Policy, owed: int, reason: str) -> Refusal | None:
+        """What the budgets that cut say of a step for which the store cannot be asked."""
+        record.degraded = True
+        nusd = self._output_nusd(record, plan, owed - plan.unheld_tokens)
+        plan.unheld_tokens = owed
+        rule = self._outage.take(outage_rules(plan.cutting.values(), policy), nusd, plan.allowed)
+        if rule is None:
+            return None
+        record.rule = rule
+        return msgspec.structs.replace(store_away(reason), rule=rule)
 
     def settled(self, record: Record, plan: Plan, *, answer_s: float, cut: bool) -> None:
         """Learns from a call that was reported in full, and puts right what it counted while the store was away."""
-        for rule in plan.outage_rules:
-            if rule in self._outage_nusd:
-                self._outage_nusd[rule] += (record.cost_nusd or 0) - record.hold_nusd
+        self._outage.settled(plan.allowed, record.cost_nusd or 0)
         if record.usage_source == "reported" and not cut and record.result == "ok":
             call = plan.way.call
             subject = subject_of(plan.caller, plan.upstream.provider, call.model)
@@ -261,16 +275,33 @@ def in_the_way(asked: Way, used: Way, reserved: Reserved) -> str:
     return next(scope.budget.name for scope in asked.scopes if isinstance(scope.budget.then, Use))
 
 
-def enforced(scope: Scope) -> bool:
-    return scope.budget.enforced
+def step_of(held_tokens: int) -> int:
+    """How much more a stream takes at a time."""
+    return max(1, held_tokens // STEP_SHARE)
 
 
-def outage_rules(scopes: tuple[Scope, ...], policy: Policy) -> dict[str, StoreOutage]:
-    """What each budget of a call says of a store that is away; the defaults, under "", for calls without any."""
-    fallback = policy.defaults.store_outage
-    rules = {
-        scope.budget.name: fallback if scope.budget.store_outage is None else scope.budget.store_outage
-        for scope in scopes
-        if scope.budget.enforced
+def begin(plan: Plan) -> None:
+    """The call has its hold: which budgets may cut it, and how much output the hold covers."""
+    plan.cutting = {
+        scope.counter: scope
+        for scope in plan.way.scopes
+        if scope.budget.when_outgrown == "cut" and scope.budget.enforced
     }
-    return rules or {"": fallback}
+    covers(plan, covered_tokens(plan.way))
+
+
+def covered_tokens(way: Way) -> int:
+    """The output that is covered by what a call holds in each of its budgets that grow."""
+    output = way.estimate.usage.output
+    fixed = [scope.budget.reserve for scope in way.scopes if isinstance(scope.budget.reserve, int)]
+    if not fixed:
+        return output
+    made_nusd = way.estimate.cost.parts_nusd.get("output", 0)
+    covered_nusd = min(fixed) - (way.estimate.expected_nusd - made_nusd)
+    return min(output, max(0, covered_nusd) * output // made_nusd) if made_nusd else output
+
+
+def covers(plan: Plan, tokens: int) -> None:
+    """Notes how many tokens of output the hold of a call covers, and from how many on it takes more."""
+    plan.held_tokens, plan.unheld_tokens = tokens, 0
+    plan.grows_at = tokens - step_of(tokens) if plan.cutting else tokens

@@ -280,20 +280,27 @@ class Relay:
         for data in gathered:
             await self._write(flight, response, data)
         tail = b""
+        may_be_cut, refusal = flight.may_be_cut, None
         try:
-            while data := await exchange.read():
-                if remover is not None:
+            while refusal is None and (data := await exchange.read()):
+                if may_be_cut or remover is not None:
                     self._feed(flight, data)
-                    if data := remover.feed(data):
+                    if may_be_cut and flight.outgrown:
+                        refusal = await self._outgrow(flight, exchange)
+                    if remover is not None:
+                        data = remover.feed(data)
+                    if data:
                         await self._write(flight, response, data)
                 else:
                     await self._write(flight, response, data)
                     self._feed(flight, data)
                 tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
-                if flight.outgrown and (refusal := await self._outgrow(flight)):
-                    return await self._cut(flight, response, refusal, tail)
+                if flight.outgrown and not may_be_cut:
+                    await self._outgrow(flight, exchange)
         except UpstreamFailure as failure:
             return await self._broken(flight, response, failure, tail)
+        if refusal is not None:
+            return await self._cut(flight, response, refusal, tail)
         if remover is not None and (data := remover.close()):
             await self._write(flight, response, data)
         reading = self._closing.complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
@@ -362,10 +369,8 @@ class Relay:
     async def _cut(
         self, flight: Flight, response: web.StreamResponse, refusal: Refusal, tail: bytes
     ) -> web.StreamResponse:
-        """A stream that a budget with `when_outgrown: cut` has nothing left for ends at the provider and here."""
+        """A stream that a budget with `when_outgrown: cut` has nothing left for ends here, too."""
         flight.record.refusal, flight.record.error = refusal.code, "budget_cut"
-        if flight.exchange is not None:
-            flight.exchange.close()
         return await self._end_early(flight, response, tail, refusal.code, refusal.sentence)
 
     async def _end_early(
@@ -388,9 +393,15 @@ class Relay:
         await self._closing.settle(flight, reading)
         return response
 
-    async def _outgrow(self, flight: Flight) -> Refusal | None:
+    async def _outgrow(self, flight: Flight, exchange: Exchange) -> Refusal | None:
+        """The stream takes more of its budgets. One that must not go on ends at the provider at once, whatever the
+        agent has still to take of it; one that the provider has sent in full is paid for, and goes on to its end."""
         assert flight.plan is not None
-        return await self._holder.outgrow(flight.record, flight.plan, flight.seen_tokens)
+        refusal = await self._holder.outgrow(flight.record, flight.plan, self._policy(), flight.seen_tokens)
+        if refusal is None or exchange.arrived:
+            return None
+        exchange.close()
+        return refusal
 
     def _left(self, flight: Flight, result: Result = "client_gone") -> None:
         """The agent went away. Streams are cancelled at the provider, unless the policy drains them; other calls are

@@ -77,6 +77,11 @@ class Exchange:
         """True once every byte has been read."""
         return self._connection.complete and not self._connection._chunks
 
+    @property
+    def arrived(self) -> bool:
+        """True once the provider has sent the whole answer, whether it was read or not."""
+        return self._connection.complete
+
     def close(self) -> None:
         """Keeps the connection for the next call when the answer was read to its end, else drops it."""
         if self._closed:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
 from ..core import record as records
-from ..core.admission import Reserved, State, Take, WindowMoved, blocked
+from ..core.admission import NoRoom, Reserved, State, Take, WindowMoved, blocked, outgrown
 from ..core.record import Record
 from . import holds, later, owed, takes
 from .client import Client
@@ -68,6 +67,7 @@ def grow(hold: Hold, *, nusd: int, tokens: int) -> Hold:
     """The hold as it is after an extension, with the draft that says what the call costs if it is lost."""
     draft = records.decode(hold.draft)
     draft.hold_nusd += nusd
+    draft.usage = msgspec.structs.replace(draft.usage, output=draft.usage.output + tokens)
     return Hold(hold.org, records.encode(draft), takes.grown(hold.org, hold.holding, nusd=nusd, tokens=tokens))
 
 
@@ -209,24 +209,26 @@ class CallStore:
 
     # -- while it runs --------------------------------------------------------------------------------------------
 
-    async def extend(self, call_id: str, org: str, *, nusd: int = 0, tokens: int = 0, force: bool = False) -> bool:
-        """Holds more for a running call, of all its counters in money and tokens, or of none where one of them has not
-        so much left. `force`: whether it fits or not. False, too, for a call that does not run here.
+    async def extend(
+        self, call_id: str, org: str, *, nusd: int = 0, tokens: int = 0, within: Collection[str] = ()
+    ) -> NoRoom | None:
+        """Holds more for a running call, of all its counters in money and tokens, or of none where one of `within` has
+        not so much left; that one is returned. The others grow whether it fits or not.
 
         Raises StoreUnavailable: the hold may or may not have grown; the settle ends it either way."""
         for _ in range(EXTEND_TRIES):
             hold = self._running.get(call_id)
-            if hold is None:
-                return False
-            if not takes.grows(hold.holding, nusd=nusd, tokens=tokens):
-                return True  # nothing counts what has grown
+            if hold is None or not takes.grows(hold.holding, nusd=nusd, tokens=tokens):
+                return None  # nothing counts what has grown
             more = grow(hold, nusd=nusd, tokens=tokens)
             try:
-                reply = await self._extend(call_id, hold, more, nusd=nusd, tokens=tokens, force=force)
-                if not isinstance(reply, list):
-                    if reply:
-                        self._correct(call_id, more)
-                    return bool(reply)
+                reply = await self._extend(call_id, hold, more, nusd=nusd, tokens=tokens, within=within)
+                if reply[0] == b"MORE":
+                    self._correct(call_id, more)
+                    return None
+                if reply[0] == b"FULL":
+                    growing = [take for take in hold.holding.takes if outgrown(take, nusd, tokens)]
+                    return NoRoom(growing[int(reply[1])].counter, *states_of(reply[2:]))
                 if reply[1]:
                     self._correct(call_id, adopt(hold, reply[1]))
                 else:
@@ -236,13 +238,18 @@ class CallStore:
                 if isinstance(error, StoreUnavailable):
                     raise
                 raise StoreUnavailable(str(error)) from None
-        return False
+        return None
 
-    async def _extend(self, call_id: str, hold: Hold, more: Hold, *, nusd: int, tokens: int, force: bool) -> Any:
-        names, arguments = takes.extend_arguments(hold.holding, nusd=nusd, tokens=tokens, force=force)
+    async def _extend(
+        self, call_id: str, hold: Hold, more: Hold, *, nusd: int, tokens: int, within: Collection[str]
+    ) -> list[bytes]:
+        names, arguments = takes.extend_arguments(hold.holding, nusd=nusd, tokens=tokens, within=within)
         keys = KEYS[shard_of(hold.org)]
         texts = (hold.holding.text, more.holding.text, more.draft)
-        return await self._client.script("extend", (keys.epoch, keys.drafts, *names), (call_id, *texts, *arguments))
+        reply: list[bytes] = await self._client.script(
+            "extend", (keys.epoch, keys.drafts, *names), (call_id, *texts, *arguments)
+        )
+        return reply
 
     # -- after it -------------------------------------------------------------------------------------------------
 

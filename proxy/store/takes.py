@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -167,14 +167,16 @@ def grown(org: str, held: Holding, *, nusd: int, tokens: int) -> Holding:
     )
 
 
-def extend_arguments(held: Holding, *, nusd: int, tokens: int, force: bool) -> tuple[list[str], list[Argument]]:
-    """Keys and arguments of the takes that grow, for extend.lua."""
+def extend_arguments(
+    held: Holding, *, nusd: int, tokens: int, within: Collection[str]
+) -> tuple[list[str], list[Argument]]:
+    """Keys and arguments of the takes that grow, for extend.lua. Only counters of `within` can refuse."""
     names: list[str] = []
     arguments: list[Argument] = []
     for position, take in enumerate(held.takes):
         if step := outgrown(take, nusd, tokens):
             names += held.keys[2 * position : 2 * position + 2]
             length_ms = take.window_end_ms - take.window_start_ms if take.bucket_ms else 0
-            limit: Argument = take.limit if take.enforce and not force else ""
+            limit: Argument = take.limit if take.enforce and take.counter in within else ""
             arguments += (limit, step, take.bucket_ms, length_ms)
     return names, arguments

@@ -46,7 +46,7 @@ def read(
 ) -> Call:
     """The Dialect's `read` for all routes of `openai.match`. Raises BodyInvalid."""
     call = Call(api=route.api, dialect=route.dialect, route=route.route, method=method, free=route.free)
-    call.model = route.parameters.get("model")
+    call.model = route.parameters.get("model")  # an Azure deployment: it is what is served, whatever the body says
     call.retrieves = route.parameters.get("retrieves")
     for part in query.split("&"):
         name, _, value = unquote(part).partition("=")
@@ -67,7 +67,7 @@ def read(
 
 def _read_form_fields(call: Call, body: bytes, content_type: str) -> None:
     form = read_form(body, route=call.route, content_type=content_type)
-    call.model = form.fields.get("model") or call.model
+    call.model = call.model or form.fields.get("model")
     call.stream = form.fields.get("stream", "").lower() in ("true", "1")
     call.choices = choices(form.fields.get("n"))
     call.agent_user = short_name(form.fields.get("user"))
@@ -79,7 +79,7 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
     if model is not None:
         if not isinstance(model, str) or not model:
             raise BodyInvalid(f"`model` in the body of `{call.route}` is not a name; write it as a string.")
-        call.model = model
+        call.model = call.model or model
     call.stream = plain(body.get("stream")) is True
     asked = mapping(body.get("stream_options")).get("include_usage")
     call.usage_asked = asked if isinstance(asked, bool) else None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proxy.core.admission import (
     Admission,
     Charge,
+    NoRoom,
     Reserved,
     State,
     Take,
@@ -155,11 +156,12 @@ def test_an_extension_is_given_in_all_counters_or_in_none() -> None:
     admission = an_admission()
     takes = [a_take(), a_take("b", limit=5), a_take("tokens", unit="tokens", limit=4)]
     admission.reserve("c1", [takes], NOW_MS)
-    assert not admission.extend("c1", NOW_MS, nusd=2)
-    assert admission.extend("c1", NOW_MS, nusd=1)
-    assert not admission.extend("c1", NOW_MS, tokens=1)
-    assert admission.extend("c1", NOW_MS, tokens=1, force=True)
-    assert not admission.extend("c2", NOW_MS, nusd=1)
+    all_of_them = {"a", "b", "tokens"}
+    assert admission.extend("c1", NOW_MS, nusd=2, within=all_of_them) == NoRoom("b", State(0, 4))
+    assert admission.extend("c1", NOW_MS, nusd=1, within=all_of_them) is None
+    assert admission.extend("c1", NOW_MS, tokens=1, within=all_of_them) == NoRoom("tokens", State(0, 4))
+    assert admission.extend("c1", NOW_MS, tokens=1, within={"a", "b"}) is None  # what the others refuse is owed
+    assert admission.extend("c2", NOW_MS, nusd=1, within=all_of_them) is None
     assert [admission.state(take, NOW_MS).held for take in takes] == [5, 5, 5]
     admission.release("c1")
     assert not any(admission.held.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proxy.core.admission import Reserved, State, Take, WindowMoved
+from proxy.core.admission import NoRoom, Reserved, State, Take, WindowMoved
 from proxy.core.money import NUSD_MAX
 from proxy.core.record import decode
 from proxy.core.usage import Usage
@@ -203,15 +203,15 @@ async def test_a_stream_that_outgrows_its_hold_takes_more_of_all_its_counters_or
     takes = [a_take(amount=4), a_take("b", amount=1, limit=6), an_endless_take("calls", unit="calls")]
     async with open_calls(store_url, tmp_path) as store, open_client(store_url) as client:
         await store.reserve(a_record("c1", hold_nusd=4), [takes])
-        assert await store.extend("c1", "acme", nusd=5)
+        assert await store.extend("c1", "acme", nusd=5, within={"a", "b"}) is None
         assert [await state(client, take) for take in takes] == [(0, 9), (0, 6), (0, 1)]
-        assert not await store.extend("c1", "acme", nusd=1)
+        assert await store.extend("c1", "acme", nusd=1, within={"a", "b"}) == NoRoom("b", State(0, 6))
         assert [await state(client, take) for take in takes] == [(0, 9), (0, 6), (0, 1)]
-        assert await store.extend("c1", "acme", nusd=2, force=True)
-        assert await store.extend("c1", "acme", tokens=2)
+        assert await store.extend("c1", "acme", nusd=2) is None
+        assert await store.extend("c1", "acme", tokens=2, within={"a", "b"}) is None
         assert [await state(client, take) for take in takes] == [(0, 11), (0, 8), (0, 1)]
         assert decode(await client.call("HGET", ACME.drafts, "c1")).hold_nusd == 11
-        assert not await store.extend("unknown", "acme", nusd=1)
+        assert await store.extend("unknown", "acme", nusd=1, within={"a"}) is None
         await store.settle(a_record("c1", cost_nusd=3))
         assert [await state(client, take) for take in takes] == [(3, 0), (3, 0), (1, 0)]
 
@@ -221,9 +221,9 @@ async def test_an_extension_whose_reply_was_lost_is_ended_with_the_call(store_ur
     async with open_calls(store_url, tmp_path) as store, open_client(store_url) as client:
         await store.reserve(a_record("c1"), [[a_take()]])
         before = store._running["c1"]
-        assert await store.extend("c1", "acme", nusd=3)
+        assert await store.extend("c1", "acme", nusd=3) is None
         store._running["c1"] = before
-        assert await store.extend("c1", "acme", nusd=2)
+        assert await store.extend("c1", "acme", nusd=2) is None
         assert await state(client, a_take()) == (0, 6)
         store._running["c1"] = before
         await store.settle(a_record("c1", cost_nusd=1))

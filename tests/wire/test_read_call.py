@@ -56,12 +56,12 @@ def test_every_endpoint_has_its_name(path: str, api: str) -> None:
     assert call_to(path, {"model": "m"}).api == api
 
 
-def test_the_model_of_an_azure_call_is_in_its_path_where_the_body_has_none() -> None:
+def test_the_model_of_an_azure_call_is_the_deployment_in_its_path_whatever_its_body_says() -> None:
     path = "//openai/deployments/my-gpt/chat/completions"
     call = call_to(path, {"messages": []}, query="api-version=2024-10-21", provider="azure")
     assert (call.model, call.api_version) == ("my-gpt", "2024-10-21")
     assert call.route == "/openai/deployments/{model}/chat/completions"
-    assert call_to(path, {"messages": [], "model": "gpt-4o"}).model == "gpt-4o"
+    assert call_to(path, {"messages": [], "model": "gpt-4o"}).model == "my-gpt"
     assert call_to("/openai/deployments/emb/embeddings", {"input": "x"}).model == "emb"
 
 

@@ -4,8 +4,9 @@
 -- ARGV  1 call_id   2 the takes as text, as they are   3 and as they will be   4 draft (JSON), as it will be
 --       then for each take that grows: limit (empty: never refuses), step, and of a rolling window sub-bucket and
 --       length in ms (else 0)
--- Reply 1 it holds more, 0 it does not fit; TAKES and the takes as text (empty: there is no hold): the hold is another
---       than we think, nothing was done. Error REBUILDING without an epoch.
+-- Reply MORE: it holds more. Nothing was done: FULL, the place of the first take that does not fit, its spent and held;
+--       TAKES, the takes as text (empty: there is no hold): the hold is another than we think. Error REBUILDING without
+--       an epoch.
 --
 -- The window is that of the admission, also when it is over: the call is charged there. A rolling one moves on.
 
@@ -37,8 +38,9 @@ for key = 3, #KEYS, 2 do
         end
       end
     end
-    if (spent or 0) + (held or 0) + ARGV[at + 1] > tonumber(ARGV[at]) then
-      return 0
+    spent, held = spent or 0, held or 0
+    if spent + held + ARGV[at + 1] > tonumber(ARGV[at]) then
+      return {'FULL', string.format('%.0f', (key - 3) / 2), string.format('%.0f', spent), string.format('%.0f', held)}
     end
   end
 end
@@ -47,4 +49,4 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[4], ARGV[1] .. ':takes', ARGV[3])
 for key = 3, #KEYS, 2 do
   redis.call('INCRBY', KEYS[key], ARGV[6 + 2 * (key - 3)])
 end
-return 1
+return {'MORE'}
