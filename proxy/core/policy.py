@@ -18,6 +18,7 @@ from .caller import Caller
 from .globs import compiled
 from .matching import FIELDS, LABEL, Condition, Match, Mode, Upstream
 from .money import NUSD_PER_USD
+from .outcomes import OutcomeRule, Team
 from .refusal import Refusal, first_by_precedence, header_text, quoted
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults = Defaults()
     access: tuple[AccessRule, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    outcomes: tuple[OutcomeRule, ...] = ()
+    teams: tuple[Team, ...] = ()
+    unproven: tuple[Budget, ...] = ()
+    """Each is a budget for what a task may cost before it has an outcome."""
     prices: tuple[PriceRule, ...] = ()
     telemetry: Telemetry = Telemetry()
     alerts: tuple[AlertRule, ...] = ()

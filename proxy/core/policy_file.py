@@ -25,6 +25,7 @@ from .policy_budgets import (
     check_tasks_are_bounded,
     match_of,
 )
+from .policy_outcomes import check_outcome, check_team, check_unproven, outcome_of, team_of, unproven_of
 from .policy_schema import POLICY_FILE, PROVIDER_BY_DIALECT, RESERVED_UPSTREAM_NAMES, json_schema, key_table
 from .policy_values import Report
 from .price_rules import PriceRule
@@ -37,6 +38,9 @@ RESERVED_RULE_NAMES = {
     MAX_COST_RULE: "the `max_cost` of task keys",
 }
 """Rules that no file writes -> what is called so in records."""
+
+SECRET_KEYS = (("upstreams", "key"), ("alerts", "to"), ("outcomes", "secret"))
+"""What stands in a file, or in its environment, and is no part of the policy's version."""
 
 VERSION_DIGITS = 12
 """Of the hash that names a policy: enough that two policies of one house never share a name."""
@@ -84,6 +88,9 @@ class _Loader:
         self._defaults: dict[str, Any] = {}
         self._access: list[Written] = []
         self._budgets: list[Written] = []
+        self._outcomes: list[Written] = []
+        self._teams: list[tuple[Scalar, Written]] = []
+        self._unproven: list[Written] = []
         self._reports: list[Report] = []
         self._prices: list[PriceRule] = []
         self._telemetry: dict[str, Any] = {}
@@ -124,7 +131,16 @@ class _Loader:
                     self._take_access(item, fields, report.under("access"))
             elif section == "budgets":
                 for item, fields in value:
-                    self._take_budget(item, fields, report.under("budgets"))
+                    self._take_rule(item, fields, report.under("budgets"), check_budget, self._budgets)
+            elif section == "outcomes":
+                for item, fields in value:
+                    self._take_rule(item, fields, report.under("outcomes"), check_outcome, self._outcomes)
+            elif section == "teams":
+                for name, fields in value:
+                    self._take_team(name, node, fields, report.under("teams"))
+            elif section == "unproven":
+                for item, fields in value:
+                    self._take_rule(item, fields, report.under("unproven"), check_unproven, self._unproven)
             elif section == "prices":
                 for item, fields in value:
                     self._take_price(item, fields, report.under("prices"))
@@ -175,12 +191,26 @@ class _Loader:
             report.fault(written.at("match", "not"), "an empty `not` never lets the rule apply")
         self._access.append(written)
 
-    def _take_budget(self, item: Node, fields: dict[str, Any] | None, report: Report) -> None:
+    def _take_rule(
+        self,
+        item: Node,
+        fields: dict[str, Any] | None,
+        report: Report,
+        check: Callable[[Written], None],
+        into: list[Written],
+    ) -> None:
         if fields is None or not self._new_rule(item, fields, report):
             return
         written = Written(fields, item, report)
-        check_budget(written)
-        self._budgets.append(written)
+        check(written)
+        into.append(written)
+
+    def _take_team(self, name: Scalar, section: Node, fields: dict[str, Any] | None, report: Report) -> None:
+        if not self._new("team", name.text, name, report) or fields is None:
+            return
+        inner = report.under(name.text)
+        node = next((value for key, value in getattr(section, "entries", ()) if key is name), name)
+        self._teams.append((name, Written(fields, node, inner)))
 
     def _new_rule(self, item: Node, fields: dict[str, Any], report: Report) -> bool:
         """Whether a rule has a name of its own; a fault where it has another's."""
@@ -252,7 +282,9 @@ class _Loader:
         upstreams = self._upstreams.values()
         check_other_models(self._budgets, upstreams)
         check_tasks_are_bounded(self._budgets)
-        check_globs([*self._access, *self._budgets], upstreams, self._known_model)
+        check_globs([*self._access, *self._budgets, *self._unproven], upstreams, self._known_model)
+        for name, team in self._teams:
+            check_team(name, team, self._outcomes)
 
     def _policy(self) -> Policy:
         defaults = _defaults(self._defaults)
@@ -268,6 +300,9 @@ class _Loader:
             defaults=defaults,
             access=tuple(_access_rule(written.fields, defaults.mode) for written in self._access),
             budgets=tuple(budget_of(written, defaults.mode) for written in self._budgets),
+            outcomes=tuple(outcome_of(written) for written in self._outcomes),
+            teams=tuple(team_of(name.text, written.fields) for name, written in self._teams),
+            unproven=tuple(unproven_of(written, defaults.mode) for written in self._unproven),
             prices=tuple(self._prices),
             telemetry=telemetry,
             alerts=tuple(self._alerts),
@@ -296,7 +331,7 @@ def _access_rule(fields: dict[str, Any], mode: Mode) -> AccessRule:
 def _canonical(node: Node, report: Report, path: tuple[str, ...] = ()) -> Any:
     """What a file says, as plain values: without comments and layout, and with a mark in place of keys
     and of where alerts go."""
-    if len(path) == 3 and (path[0], path[2]) in (("upstreams", "key"), ("alerts", "to")):
+    if len(path) == 3 and (path[0], path[2]) in SECRET_KEYS:
         return "(key)"
     if isinstance(node, Scalar):
         return report.filled(node.text)[0]

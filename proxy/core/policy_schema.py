@@ -10,6 +10,7 @@ from .alert_values import Webhook
 from .alerts import EventKind
 from .budget_values import Limit, Per, Percent, Timezone, Window, WordOrMoney, YesNo
 from .matching import FIELDS, LABEL
+from .policy_schema_outcomes import TEAM, outcome_keys, unproven_keys
 from .policy_shapes import Either, Key, Keys, ListOf, MapOf, Shape
 from .policy_values import Choice, GlobList, Money, Rate, Secret, Size, Text, Url, Whole
 from .price_rules import MATCH_KEYS, PER_REQUEST, UNITS
@@ -243,11 +244,18 @@ ALERT = Keys(
     }
 )
 
+OUTCOME = outcome_keys(_rule_name)
+TEAM_NAME = Text(told="team", what="a team")
+UNPROVEN = unproven_keys(_rule_name, ACCESS_MATCH, _mode, _help)
+
 SECTIONS: dict[str, Key] = {
     "upstreams": Key(MapOf(UPSTREAM_NAME, UPSTREAM), "providers, by the first segment of the path"),
     "defaults": Key(DEFAULTS, "what holds where no rule says otherwise"),
     "access": Key(ListOf(ACCESS), "who may call what; without a rule everything with a valid key"),
     "budgets": Key(ListOf(BUDGET), "limits in money, tokens, calls and calls at once; any number may meet a call"),
+    "outcomes": Key(ListOf(OUTCOME), "what tasks come to, told by sources that sign"),
+    "teams": Key(MapOf(TEAM_NAME, TEAM), "what teams deliver, and how many people they are"),
+    "unproven": Key(ListOf(UNPROVEN), "what a task may cost without an outcome"),
     "prices": Key(ListOf(PRICE), "prices of your own, matched in order before the price book"),
     "alerts": Key(ListOf(ALERT), "whom to tell of what, at most once for each rule, scope and window"),
     "telemetry": Key(TELEMETRY, "how spans are written"),

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
 
 metadata = MetaData()
@@ -133,6 +133,74 @@ budgets = Table(
     Column("from_ms", BigInteger, nullable=False),  # calls before this are in its counters already
     Column("seeding", Integer, nullable=False),  # 1 until what was spent before it came is in its counters
     Column("rebuilt", Text, nullable=False),  # JSON list: shards whose counters hold that already
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    # One row for each outcome (core.outcomes.Outcome): a change of a task, however many deliveries told of it.
+    # `state` moves by itself when `due_ms` comes: the bookkeeper sees to that.
+    Column("key", Text, primary_key=True),  # core.outcomes.outcome_key
+    Column("org", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("source", Text, nullable=False),  # signed | self_declared
+    Column("kind", Text, nullable=False),  # merged | deployed | pushed | declared | the `type` of a Standard Webhook
+    Column("task", Text, nullable=False),  # empty: none was found
+    Column("repo", Text, nullable=False),
+    Column("base", Text, nullable=False),
+    Column("change", Text, nullable=False),
+    Column("weight", BigInteger, nullable=False),
+    Column("accepted_after_ms", BigInteger),  # NULL: never accepted
+    Column("state", Text, nullable=False),  # pending | accepted | undone
+    Column("reason", Text, nullable=False),
+    Column("landed_ms", BigInteger, nullable=False, index=True),
+    Column("due_ms", BigInteger),
+    Column("accepted_ms", BigInteger, index=True),
+    Column("undone_ms", BigInteger),
+    Column("reviewed", Integer),  # 1: someone other than the author let it in; NULL: not known
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False, index=True),
+    Column("deliveries", BigInteger, nullable=False),
+)
+Index("outcomes_task", outcomes.c.org, outcomes.c.task)
+PENDING = outcomes.c.state == "pending"
+Index("outcomes_due", outcomes.c.due_ms, sqlite_where=PENDING, postgresql_where=PENDING)
+
+outcome_marks = Table(
+    "outcome_marks",
+    metadata,
+    # What happened, by name, in whatever order it became known: a revert may be heard of before what it reverts.
+    Column("key", Text, primary_key=True),  # digest of the rest, but for the time
+    Column("org", Text, nullable=False),
+    Column("ref", Text, nullable=False),  # the name of what happened: a commit, a pull request, a deployment
+    Column("undoes", Text, nullable=False),  # the name of what it takes back; empty where it landed
+    Column("outcome", Text, nullable=False, index=True),  # the key of what landed; empty where it takes back
+    Column("reason", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+Index("outcome_marks_ref", outcome_marks.c.org, outcome_marks.c.ref)
+Index("outcome_marks_undoes", outcome_marks.c.org, outcome_marks.c.undoes)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    # Every delivery of a webhook that was taken: it is taken once.
+    Column("rule", Text, primary_key=True),
+    Column("delivery", Text, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    # Sessions that ran without a task and were given one afterwards, once, by their own user.
+    Column("key", Text, primary_key=True),  # digest of org, user and session
+    Column("org", Text, nullable=False),
+    Column("user", Text, nullable=False, index=True),
+    Column("session", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 alerts = Table(

@@ -1,0 +1,251 @@
+"""Outcomes: what a task came to, and whether it held. Pure: what happened is told, in any order, and a state follows.
+
+An outcome is something that the spender cannot write: a merged change, a deployment, an event of a tracker, told by a
+source that signs. It is `pending` when it lands, `accepted` when it held for `accepted_after`, and `undone` when it was
+reverted, rolled back or reopened before that. Acceptance is for good: what comes after is new work, and a month that
+was closed stays as it was. Only accepted outcomes count, each with its weight.
+
+Happenings come late, twice and in the wrong order. So nothing is worked out step by step: all that is known of an
+outcome is kept, and its state is worked out anew from the whole (`standing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from .globs import Globs
+
+State = Literal["pending", "accepted", "undone"]
+Source = Literal["signed", "self_declared"]
+Origin = Literal["github", "gitlab", "standard", "declared"]
+Effect = Literal["landed", "undone"]
+Reason = Literal["", "reverted", "rolled_back", "failed", "reopened"]
+"""Why an outcome is undone; empty where it is not."""
+
+MERGED, DEPLOYED, PUSHED, DECLARED = "merged", "deployed", "pushed", "declared"
+"""Kinds of outcomes. Those of Standard Webhooks have the `type` of their event as kind."""
+
+UNITS = {"merged change": MERGED, "deployment": DEPLOYED, "commit on main": PUSHED}
+"""What a team may call its delivery unit without naming a rule -> the kind of outcome."""
+
+TASK_CHARACTERS_MAX = 128
+"""As the tasks of calls."""
+TEXT_CHARACTERS_MAX = 65_536
+"""How much of one text is looked through for a task: the longest body that GitHub takes."""
+TRAILER = "task:"
+"""A line of a commit message or a description that names its task, whatever else the text says."""
+KEY_BYTES = 16
+UNDOINGS_DEPTH_MAX = 8
+"""Reverts of reverts that are followed; each step lands or undoes what the one before did."""
+
+
+class OutcomeMatch(msgspec.Struct, frozen=True):
+    """Which happenings a rule takes: all of `conditions` hold, those of `inverted`, if any, do not all hold, and where
+    `reviewed` is True, someone other than its author let the change in."""
+
+    conditions: tuple[tuple[str, Globs], ...] = ()
+    inverted: tuple[tuple[str, Globs], ...] = ()
+    reviewed: bool | None = None
+
+    def matches(self, happening: Happening) -> bool:
+        """Values of `repo`, `base`, `environment`, `author` and `merged_by` by glob. An absent one matches `none`."""
+        if self.reviewed is not None and happening.reviewed != self.reviewed:
+            return False
+        if not all(globs.matches(getattr(happening, field)) for field, globs in self.conditions):
+            return False
+        return not self.inverted or any(not globs.matches(getattr(happening, field)) for field, globs in self.inverted)
+
+
+class OutcomeRule(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule of `outcomes`: whose word is taken, for what, and how much it counts.
+
+    origin             who tells: `from` in the file
+    event              what must have happened, in the words of the origin
+    task               a regular expression that finds the task (`proxy/core/patterns.py`); its first group, else all
+    accepted_after_ms  how long it must hold
+    per                `change`: each change counts once; `task`: all changes of a task count once together
+    undone_by          types of events by which a Standard Webhooks source takes back what it told
+    """
+
+    name: str
+    origin: Origin
+    secret: str = ""
+    event: str = ""
+    match: OutcomeMatch = OutcomeMatch()
+    task: str = ""
+    accepted_after_ms: int
+    weight: int = 1
+    per: Literal["change", "task"] = "change"
+    undone_by: tuple[str, ...] = ()
+    org: str = "default"
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"OutcomeRule({self.name}, from={self.origin}, event={self.event})"
+
+    @property
+    def kind(self) -> str:
+        """The kind of outcome that it makes."""
+        return KINDS.get((self.origin, self.event), DECLARED if self.origin == "declared" else self.event)
+
+
+KINDS = {
+    ("github", "pull_request.merged"): MERGED,
+    ("github", "deployment_status.success"): DEPLOYED,
+    ("github", "push"): PUSHED,
+    ("gitlab", "merge_request.merged"): MERGED,
+    ("gitlab", "deployment.success"): DEPLOYED,
+    ("gitlab", "push"): PUSHED,
+}
+"""What can be had of GitHub and GitLab, by origin and event."""
+
+
+class Team(msgspec.Struct, frozen=True, kw_only=True):
+    """What a team delivers, and how many it is. `unit` is the name of a rule of `outcomes`, or one of UNITS."""
+
+    name: str
+    unit: str
+    size: int
+
+    def delivers(self, rule: str, kind: str) -> bool:
+        """Whether an outcome of this rule and kind is one of its delivery units."""
+        return self.unit == rule or UNITS.get(self.unit) == kind
+
+
+class Texts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a happening may name its task, in the order in which it is looked for. Never kept."""
+
+    messages: tuple[str, ...] = ()
+    """Commit messages and the description, for their trailers `Task: PAY-7`."""
+    branch: str = ""
+    title: str = ""
+    labels: tuple[str, ...] = ()
+    body: str = ""
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """What one delivery tells, whoever told it.
+
+    effect     `landed`: something came to be; `undone`: something is taken back
+    kind       of the outcome, where it landed
+    change     what tells this change from others of the repository: its merge base, a commit of an environment
+    refs       names by which a later happening may take it back
+    undoes     names of what it takes back; one that landed and undoes something only undoes it
+    reviewed   whether someone other than its author let it in; None where the source does not say
+    at_ms      by the clock of the source
+    """
+
+    effect: Effect = "landed"
+    kind: str
+    repo: str | None = None
+    base: str | None = None
+    environment: str | None = None
+    author: str | None = None
+    merged_by: str | None = None
+    change: str = ""
+    refs: tuple[str, ...] = ()
+    undoes: tuple[str, ...] = ()
+    reason: Reason = ""
+    at_ms: int
+    texts: Texts = Texts()
+    task: str = ""
+    """Where the source names it in a field of its own."""
+
+    @property
+    def reviewed(self) -> bool | None:
+        if not self.author or not self.merged_by:
+            return None
+        return self.author != self.merged_by
+
+
+class Event(msgspec.Struct, frozen=True, order=True):
+    """One step in the life of an outcome. At the same instant `landed` comes before `undone`: in doubt it did not
+    hold."""
+
+    at_ms: int
+    effect: Effect
+    reason: Reason = ""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an outcome stands at an instant. `due_ms`: when it is accepted if it holds; None: never by itself."""
+
+    state: State
+    landed_ms: int
+    due_ms: int | None
+    accepted_ms: int | None = None
+    undone_ms: int | None = None
+    reason: Reason = ""
+
+
+def standing(events: Iterable[Event], accepted_after_ms: int | None, now_ms: int) -> Standing | None:
+    """The state that follows from all that is known; the order in which it became known does not matter.
+
+    A change that lands again after it was undone (a revert that was reverted) begins anew. What comes after acceptance
+    changes nothing, also if it is heard of earlier. None where nothing landed.
+    """
+    found: Standing | None = None
+    for event in sorted(events):
+        if found is not None and found.due_ms is not None and found.state == "pending" and event.at_ms >= found.due_ms:
+            break
+        if event.effect == "landed" and (found is None or found.state == "undone"):
+            due_ms = None if accepted_after_ms is None else event.at_ms + accepted_after_ms
+            found = Standing(state="pending", landed_ms=event.at_ms, due_ms=due_ms)
+        elif event.effect == "undone" and found is not None and found.state == "pending":
+            found = msgspec.structs.replace(
+                found, state="undone", due_ms=None, undone_ms=event.at_ms, reason=event.reason
+            )
+    if found is not None and found.state == "pending" and found.due_ms is not None and now_ms >= found.due_ms:
+        return msgspec.structs.replace(found, state="accepted", accepted_ms=found.due_ms)
+    return found
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the ledger's table `outcomes`: one change of one task, however many deliveries told of it.
+
+    task                  empty where none was found
+    change                what tells it from other changes of the task
+    accepted_after_ms     of the rule when it landed: a rule that changes later does not move it. None: never accepted
+    weight                how much it counts once it is accepted
+    seen_ms, changed_ms   when it was first heard of, and when its state last changed, by our clock
+    deliveries            how many told of it
+    """
+
+    key: str
+    org: str
+    rule: str
+    source: Source
+    kind: str
+    task: str
+    repo: str
+    base: str
+    change: str
+    weight: int
+    accepted_after_ms: int | None
+    state: State
+    reason: Reason
+    landed_ms: int
+    due_ms: int | None
+    accepted_ms: int | None
+    undone_ms: int | None
+    reviewed: bool | None
+    seen_ms: int
+    changed_ms: int
+    deliveries: int
+
+
+def outcome_key(org: str, rule: str, task: str, repo: str, base: str, change: str) -> str:
+    """The same for everything that is one outcome: one change cut into many pull requests shares task and merge base,
+    and so is one."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    digest.update(msgspec.json.encode((org, rule, task, repo, base, change)))
+    return digest.hexdigest()
+
+
+def counts(outcome: Outcome) -> int:
+    """What an outcome adds to its task: its weight, once it is accepted."""
+    return outcome.weight if outcome.state == "accepted" else 0
