@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from pathlib import Path
 
-from .child import EXIT_SETTINGS, say_ready, until_told_to_stop
+from .child import EXIT_SETTINGS, keep_what_is_there, say_ready, until_told_to_stop
 from .core.estimate import Estimator
 from .core.expected import Learned
 from .desk import PolicyDesk
@@ -32,9 +31,6 @@ from .store.identity import Identity
 from .store.spool import Spool
 from .telemetry import logs
 
-GC_THRESHOLD = 50_000
-"""Objects between two collections. Calls leave no cycles behind, so looking less often costs no memory and saves a
-tenth of the time."""
 SETTLE_S_MAX = 5.0
 """After draining, for what agents left behind."""
 LEDGER_ID_S = 0.5
@@ -159,8 +155,6 @@ async def main(settings: Settings) -> None:
 
 async def serve(worker: Worker) -> None:
     await worker.open()
-    gc.collect()
-    gc.freeze()  # what is here now lives as long as the process: not to be looked at again
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    keep_what_is_there()
     say_ready()
     await worker.run()

@@ -25,7 +25,7 @@ from .bookkeeping.reading import entries_of
 from .bookkeeping.rebuild import CounterKeeper
 from .bookkeeping.seat import Seat
 from .bookkeeping.spooled import SpooledRecords
-from .child import EXIT_SETTINGS, say_ready, until_told_to_stop
+from .child import EXIT_SETTINGS, keep_what_is_there, say_ready, until_told_to_stop
 from .core import alerts as alert_events
 from .core import settlement
 from .core.keys import make_key, new_key_id
@@ -106,9 +106,7 @@ class Bookkeeper:
                     self._positions |= self.segments.positions
                 elif not self._positions:
                     self._positions = await self._in_writer(self.ledger.positions)
-                found = await self.reader.read(places(self._positions), count=BATCH_RECORDS, block_ms=BLOCK_MS)
-                if found:
-                    await self._take(found)
+                await self._take_what_is_there()
             except (StoreError, LeaseLost) as away:
                 log.debug("%s", away)
                 await asyncio.sleep(EPOCH_S)
@@ -120,6 +118,22 @@ class Bookkeeper:
                 await asyncio.sleep(LEDGER_RETRY_S)
             except PositionMoved:
                 self._positions = {}  # another bookkeeper was active meanwhile; read anew where the ledger stands
+
+    async def _take_what_is_there(self) -> None:
+        """Batch after batch, until none waits. The next one is read while one is written: the writer waits for its disk
+        and not for the store as well."""
+        found = await self._read(self._positions)
+        while found:
+            ahead = asyncio.create_task(self._read(self._positions | last_places(found)))
+            try:
+                await self._take(found)
+                found = await ahead if self.lease.held and not self.segments.pending else []
+            finally:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _read(self, positions: Mapping[int, Position]) -> list[StreamEntry]:
+        return await self.reader.read(places(positions), count=BATCH_RECORDS, block_ms=BLOCK_MS)
 
     async def _active(self) -> bool:
         if self.lease.held:
@@ -134,10 +148,9 @@ class Bookkeeper:
         entries = await self._in_writer(lambda: entries_of(found, self.settings.data))
         if entries:
             await self._keep(entries, uncharged_of(found))
-        last = {entry.shard: Position(entry.epoch, entry.id) for entry in found}
+        last = last_places(found)
         self._positions |= last
-        for shard, place in last.items():
-            await self.reader.trim(shard, place.id)
+        await self.reader.trim({shard: place.id for shard, place in last.items()})
 
     async def _keep(self, entries: list[Entry], uncharged: Uncharged) -> None:
         if self.segments.pending:
@@ -432,6 +445,11 @@ def places(positions: Mapping[int, Position]) -> dict[int, tuple[str, str]]:
     return {shard: (place.epoch, place.id) for shard, place in positions.items()}
 
 
+def last_places(found: Sequence[StreamEntry]) -> dict[int, Position]:
+    """Where the streams stand behind these entries, which come in order within a shard."""
+    return {entry.shard: Position(entry.epoch, entry.id) for entry in found}
+
+
 def uncharged_of(found: Sequence[StreamEntry]) -> Uncharged:
     """Of those that have it: what a late record takes of its counters, by shard and id."""
     return {(entry.shard, entry.id): entry.uncharged for entry in found if entry.uncharged}
@@ -464,6 +482,7 @@ async def keep_books(settings: Settings, desk: PolicyDesk, stopping: asyncio.Tas
 
         async def serving() -> None:
             await beginning.close()
+            keep_what_is_there()
             if not waits:
                 say_ready(admin_port=settings.admin_port)
 

@@ -76,6 +76,11 @@ class Alerting:
         if not self._active():
             return False
         after = self._ledger.alerts.cursor()
+        if not policy.alerts:
+            # Nobody wants to know, and what happens meanwhile is no news for whoever does later.
+            if (newest := self._ledger.last_seq()) > after:
+                self._ledger.alerts.put((), newest)
+            return False
         rows = self._ledger.after(after, ROWS_AT_ONCE)
         if not rows:
             return False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
+
 import msgspec
 
 TOKEN_FIELDS = (
@@ -16,6 +19,8 @@ TOKEN_FIELDS = (
     "image_output",
 )
 """The fields that add up to all tokens of a call. `reasoning` is missing on purpose: it is a part of `output`."""
+
+_token_counts: Callable[[Usage], tuple[int, ...]] = attrgetter(*TOKEN_FIELDS)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +49,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tokens(self) -> int:
         """All tokens of the call, each counted once."""
-        return sum(getattr(self, field) for field in TOKEN_FIELDS)
+        return sum(_token_counts(self))
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """The counts of TOKEN_FIELDS, in their order."""
+        return _token_counts(self)
 
     def __add__(self, other: Usage) -> Usage:
         """The usage of both together, as for a stream of parts that are billed one by one."""

@@ -83,7 +83,7 @@ class Queries:
         """What became readable after `seq`, for an exporter: calls with their number, replaced ones again."""
         statement = select(calls.c.seq, calls.c.record).where(calls.c.seq > seq).order_by(calls.c.seq).limit(limit)
         with self._database.reading() as connection:
-            return [(row.seq, decode(row.record)) for row in connection.execute(statement)]
+            return [(seq, decode(data)) for seq, data in connection.execute(statement)]
 
     def last_seq(self) -> int:
         """The number of the newest row, 0 in an empty ledger."""

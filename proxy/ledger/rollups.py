@@ -7,6 +7,9 @@ All three go through the functions here, so that they cannot disagree.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from operator import add, attrgetter, sub
+from typing import Any
 
 import msgspec
 
@@ -45,6 +48,8 @@ def text(value: str | None) -> str:
     """A name as indexed columns keep it: never NULL, clipped, without the NUL that PostgreSQL cannot hold."""
     if not value:
         return ""
+    if len(value) <= TEXT_CHARACTERS_MAX and "\0" not in value:
+        return value
     return value[:TEXT_CHARACTERS_MAX].replace("\0", "\ufffd")
 
 
@@ -73,30 +78,35 @@ def dimensions(record: Record) -> tuple[str, ...]:
     )
 
 
+_named: Callable[[Record], tuple[Any, ...]] = attrgetter(
+    "org", "team", "user", "task", "agent", "provider", "model", "model_asked", "upstream", "api", "result"
+)
+"""What `dimensions` depends on, read in one step: records with the same have the same dimensions."""
+
+
 def measures(record: Record) -> tuple[int, ...]:
     """The values of MEASURES. Folded refusals count as the calls they stand for."""
     usage = record.usage
-    return (
-        record.count,
-        amount(record.cost_nusd),
-        amount(record.list_nusd),
-        record.count if is_unpriced(record) else 0,
-        record.count if record.cost_source == "assumed" else 0,
-        amount(usage.input),
-        amount(usage.cached_input),
-        amount(usage.cache_write),
-        amount(usage.cache_write_1h),
-        amount(usage.output),
-        amount(usage.audio_input),
-        amount(usage.audio_output),
-        amount(usage.image_input),
-        amount(usage.image_output),
-        amount(usage.reasoning),
-        amount(sum(usage.requests.values())) if usage.requests else 0,
-        round(min(usage.seconds, SECONDS_MAX) * 1000),
-        amount(usage.images),
-        amount(usage.characters),
+    return bounded(
+        (
+            record.count,
+            record.cost_nusd or 0,
+            record.list_nusd or 0,
+            record.count if is_unpriced(record) else 0,
+            record.count if record.cost_source == "assumed" else 0,
+            *usage.token_counts,
+            usage.reasoning,
+            sum(usage.requests.values()) if usage.requests else 0,
+            round(min(usage.seconds, SECONDS_MAX) * 1000) if usage.seconds else 0,
+            usage.images,
+            usage.characters,
+        )
     )
+
+
+def bounded(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Each of them as `amount` gives it; hardly ever is there one to bound."""
+    return values if max(values) <= NUSD_MAX else tuple(map(amount, values))
 
 
 def task_key(record: Record) -> TaskKey | None:
@@ -107,13 +117,15 @@ def task_key(record: Record) -> TaskKey | None:
 
 
 def task_measures(record: Record) -> tuple[int, ...]:
-    return (
-        record.count,
-        record.count if record.result == "refused" else 0,
-        amount(record.cost_nusd),
-        amount(record.list_nusd),
-        record.count if is_unpriced(record) else 0,
-        amount(record.usage.tokens),
+    return bounded(
+        (
+            record.count,
+            record.count if record.result == "refused" else 0,
+            record.cost_nusd or 0,
+            record.list_nusd or 0,
+            record.count if is_unpriced(record) else 0,
+            record.usage.tokens,
+        )
     )
 
 
@@ -153,32 +165,39 @@ class Changes:
     def __init__(self) -> None:
         self.hourly: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         self.tasks: dict[TaskKey, TaskChange] = {}
+        self._dimensions: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
     def add(self, record: Record) -> None:
         """A record came in."""
-        self._change(record, 1)
-        key = task_key(record)
-        if key is not None:
-            task = self.tasks[key]
+        task = self._change(record, add)
+        if task is not None:
             task.first_at_ms = min(task.first_at_ms, record.at_ms)
             task.last_at_ms = max(task.last_at_ms, record.at_ms)
 
     def remove(self, record: Record) -> None:
         """A record that was added before is replaced. The span of its task stays: the caller sets it right."""
-        self._change(record, -1)
+        self._change(record, sub)
 
-    def _change(self, record: Record, sign: int) -> None:
-        place = (hour_of(record.at_ms), dimensions(record))
-        add_to(self.hourly.setdefault(place, [0] * len(MEASURES)), measures(record), sign)
+    def _change(self, record: Record, by: Callable[[int, int], int]) -> TaskChange | None:
+        """Adds or takes away; gives the change of the record's task, if it has one."""
+        named = _named(record)
+        values = self._dimensions.get(named)
+        if values is None:
+            values = self._dimensions[named] = dimensions(record)
+        place = (hour_of(record.at_ms), values)
+        sums = self.hourly.get(place)
+        if sums is None:
+            sums = self.hourly[place] = [0] * len(MEASURES)
+        add_to(sums, measures(record), by)
         key = task_key(record)
-        if key is not None:
-            change = self.tasks.get(key)
-            if change is None:
-                change = self.tasks[key] = TaskChange([0] * len(TASK_MEASURES))
-            add_to(change.sums, task_measures(record), sign)
+        if key is None:
+            return None
+        task = self.tasks.get(key)
+        if task is None:
+            task = self.tasks[key] = TaskChange([0] * len(TASK_MEASURES))
+        add_to(task.sums, task_measures(record), by)
+        return task
 
 
-def add_to(sums: list[int], values: tuple[int, ...], sign: int = 1) -> None:
-    for index, value in enumerate(values):
-        if value:
-            sums[index] += sign * value
+def add_to(sums: list[int], values: tuple[int, ...], by: Callable[[int, int], int] = add) -> None:
+    sums[:] = map(by, sums, values)

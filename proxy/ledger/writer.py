@@ -141,28 +141,24 @@ class Writer:
             connection.execute(delete(calls).where(calls.c.seq.in_([replacement.seq for replacement in part])))
         rows = [call_row(record, record.revision) for record in added]
         rows += [call_row(replacement.after, replacement.store_revision) for replacement in replaced]
-        if rows:
-            connection.execute(calls.insert(), rows)
+        self._database.write_rows(connection, self._insert_calls, rows)
         self._roll_up(connection, changes)
         if replaced:
             self._tidy(connection, changes, replaced)
 
     def _roll_up(self, connection: Connection, changes: Changes) -> None:
-        if changes.hourly:
-            connection.execute(
-                self._upsert_hourly, [hourly_row(*place, sums) for place, sums in changes.hourly.items()]
-            )
-        if changes.tasks:
-            rows = [
-                {
-                    **task_columns(key),
-                    "first_at_ms": change.first_at_ms,
-                    "last_at_ms": change.last_at_ms,
-                    **dict(zip(TASK_MEASURES, change.sums, strict=True)),
-                }
-                for key, change in changes.tasks.items()
-            ]
-            connection.execute(self._upsert_task, rows)
+        hours = [hourly_row(*place, sums) for place, sums in changes.hourly.items()]
+        self._database.write_rows(connection, self._upsert_hourly, hours)
+        rows = [
+            {
+                **task_columns(key),
+                "first_at_ms": change.first_at_ms,
+                "last_at_ms": change.last_at_ms,
+                **dict(zip(TASK_MEASURES, change.sums, strict=True)),
+            }
+            for key, change in changes.tasks.items()
+        ]
+        self._database.write_rows(connection, self._upsert_task, rows)
 
     def _tidy(self, connection: Connection, changes: Changes, replaced: Sequence[Replacement]) -> None:
         """After replacements: drops sums over nothing, and sets right the span of tasks that a call left."""
@@ -186,6 +182,10 @@ class Writer:
             connection.execute(
                 update(tasks).where(tasks.c.key == digest(left)).values(first_at_ms=first, last_at_ms=last)
             )
+
+    @cached_property
+    def _insert_calls(self) -> Insert:
+        return self._database.insert(calls)
 
     @cached_property
     def _upsert_position(self) -> Insert:

@@ -95,10 +95,11 @@ class StreamReader:
             entries.extend(entry for _, entry in found)
         return entries
 
-    async def trim(self, shard: int, up_to_id: str) -> None:
-        """Drops entries up to and including `up_to_id`, which the ledger must have."""
-        ms, _, sequence = up_to_id.partition("-")
-        await self._client.call("XTRIM", KEYS[shard].records, "MINID", f"{ms}-{int(sequence) + 1}")
+    async def trim(self, ids: Mapping[int, str]) -> None:
+        """Drops the entries of each shard up to and including its id, all of which the ledger must have."""
+        await self._client.pipeline(
+            ("XTRIM", KEYS[shard].records, "MINID", following(last)) for shard, last in ids.items()
+        )
 
     async def lag(self, positions: Positions) -> Lag:
         epochs = await read_epochs(self._client)
@@ -117,6 +118,12 @@ def since(positions: Positions, shard: int, epoch: str) -> str:
     """The id behind which to read: that of the ledger, unless it was of another epoch."""
     known, stream_id = positions.get(shard, ("", START))
     return stream_id if known == epoch else START
+
+
+def following(stream_id: str) -> str:
+    """The least id behind `stream_id`."""
+    ms, _, sequence = stream_id.partition("-")
+    return f"{ms}-{int(sequence) + 1}"
 
 
 def entry_of(shard: int, epoch: str, stream_id: bytes, fields: Iterable[bytes]) -> tuple[str, Entry]:

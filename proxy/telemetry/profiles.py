@@ -7,8 +7,9 @@ docs/observability.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+
+import msgspec
 
 from ..core.record import Record, rfc3339
 from . import names
@@ -33,8 +34,8 @@ LANGFUSE_USAGE = {
 """Our usage fields -> keys of Langfuse, which counts every key that contains `input` as input, likewise `output`."""
 
 
-def _compact(value: Mapping[str, int | float]) -> str:
-    return json.dumps(value, separators=(",", ":"))
+def _compact(value: Mapping[str, AttributeValue]) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _metadata(attributes: Attributes) -> dict[str, AttributeValue]:
@@ -104,7 +105,7 @@ def openinference_client(record: Record, figures: Figures, attributes: Attribute
         attributes[names.LLM_COST_TOTAL] = figures.cost_usd
         attributes[names.LLM_COST_PROMPT] = figures.input_cost_usd
         attributes[names.LLM_COST_COMPLETION] = figures.output_cost_usd
-    attributes[names.OPENINFERENCE_METADATA] = json.dumps(_metadata(attributes))
+    attributes[names.OPENINFERENCE_METADATA] = _compact(_metadata(attributes))
 
 
 def openinference_server(record: Record, figures: Figures, attributes: Attributes) -> None:

@@ -8,17 +8,19 @@ allow for it); sums over all time are the ledger's to give.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ..core.money import NUSD_PER_USD
 from ..core.record import Record, is_unpriced
-from ..core.usage import TOKEN_FIELDS, Usage
+from ..core.usage import NO_USAGE, TOKEN_FIELDS
 from . import names
 from .labels import PROVIDERS_MAX, RULES_MAX, TEAMS_MAX, BoundedNames, ModelNames
 
@@ -69,6 +71,31 @@ class Counter(Collector):
         return [family]
 
 
+class Histogram(Collector):
+    """A histogram in seconds. The library's own takes a lock and walks its buckets each time, twice for every call."""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> None:
+        self._name, self._help, self._labels, self._buckets = name, help_text, labels, buckets
+        self._bounds = [*map(str, buckets), "+Inf"]
+        self._counts: dict[tuple[str, ...], list[int]] = {} if labels else {(): [0] * len(self._bounds)}
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def observe(self, labels: tuple[str, ...], seconds: float) -> None:
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * len(self._bounds)
+        counts[bisect_left(self._buckets, seconds)] += 1
+        self._sums[labels] = self._sums.get(labels, 0.0) + seconds
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """As the registry asks. The copies let records come in from another thread meanwhile."""
+        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        sums = self._sums.copy()
+        for labels, counts in self._counts.copy().items():
+            family.add_metric(labels, list(zip(self._bounds, accumulate(counts), strict=True)), sums.get(labels, 0.0))
+        return [family]
+
+
 class Metrics:
     """The metrics of the house, in a registry of their own."""
 
@@ -92,18 +119,16 @@ class Metrics:
             ("provider", "model", "cost_source"),
         )
         self._overhead = Histogram(
-            names.METRIC_OVERHEAD,
-            "Time that Callmeter added to a call.",
-            buckets=OVERHEAD_BUCKETS_SECONDS,
-            registry=self.registry,
+            names.METRIC_OVERHEAD, "Time that Callmeter added to a call.", (), OVERHEAD_BUCKETS_SECONDS
         )
         self._first_byte = Histogram(
             names.METRIC_FIRST_BYTE,
             "From a call's arrival to the first byte of its answer.",
             ("provider", "model"),
-            buckets=FIRST_BYTE_BUCKETS_SECONDS,
-            registry=self.registry,
+            FIRST_BYTE_BUCKETS_SECONDS,
         )
+        self.registry.register(self._overhead)
+        self.registry.register(self._first_byte)
         self._gauges = {name: Gauge(name, help_text, registry=self.registry) for name, help_text in GAUGES.items()}
 
     def observe(self, record: Record, *, replaces: Record | None = None) -> None:
@@ -123,9 +148,9 @@ class Metrics:
         if record.degraded:
             self._degraded.add((), record.count)
         if record.result != "lost":
-            self._overhead.observe(record.ms_overhead / 1000)
+            self._overhead.observe((), record.ms_overhead / 1000)
         if record.ms_first_byte is not None and record.result != "refused":
-            self._first_byte.labels(provider, model).observe(record.ms_first_byte / 1000)
+            self._first_byte.observe((provider, model), record.ms_first_byte / 1000)
 
     def set_gauge(self, name: GaugeName, value: float) -> None:
         """Sets a gauge to what was just seen."""
@@ -154,11 +179,10 @@ class Metrics:
         # A counter cannot go down: where an estimate was too high, the ledger alone shows the right sum.
         if cost_nusd > 0:
             self._cost.add(whose, cost_nusd)
-        before = replaces.usage if replaces is not None else Usage()
-        for field in TOKEN_FIELDS:
-            tokens = getattr(record.usage, field) - getattr(before, field)
-            if tokens > 0:
-                self._tokens.add((*whose, field), tokens)
+        before = replaces.usage if replaces is not None else NO_USAGE
+        for field, tokens, known in zip(TOKEN_FIELDS, record.usage.token_counts, before.token_counts, strict=True):
+            if tokens > known:
+                self._tokens.add((*whose, field), tokens - known)
         priced_as = "none" if record.cost_nusd is None else record.cost_source
         if is_unpriced(record) or record.cost_source == "assumed":
             self._unpriced.add((whose[1], whose[2], priced_as), record.count)

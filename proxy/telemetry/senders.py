@@ -73,7 +73,7 @@ class HttpSender(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """SUCCESS once the collector has answered 2xx."""
-        body = encode_protobuf(spans).SerializeToString()
+        body = encode_protobuf(spans)
         if self._compression == "gzip":
             body = gzip.compress(body, compresslevel=6)
         elif self._compression == "deflate":
@@ -145,7 +145,9 @@ def grpc_sender() -> SpanExporter:
 
     class GrpcSender(OTLPSpanExporter):
         def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-            return encode_protobuf(data)
+            request = ExportTraceServiceRequest()
+            request.ParseFromString(encode_protobuf(data))
+            return request
 
     return GrpcSender()
 

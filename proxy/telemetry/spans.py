@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 from opentelemetry.sdk.resources import Resource
@@ -28,6 +29,10 @@ Join = Literal["parent", "link", "new"]
 SCOPE = InstrumentationScope(names.SCOPE, schema_url=names.SCHEMA_URL)
 ASKED_UPSTREAM = frozenset({"upstream_unreachable", "upstream_timeout"})
 """Refusals that were given after the provider had been tried; these calls have a CLIENT span, that failed."""
+
+REMEMBERED_TEXTS = 1024
+redacted = lru_cache(REMEMBERED_TEXTS)(redact)
+"""Models, routes, tasks and agents come again with every call; to look for keys in them once is enough."""
 
 _NS_PER_MS = 1_000_000
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -118,7 +123,7 @@ def client_span_name(record: Record) -> str:
     """`chat gpt-5-mini`; for a call that ran no model the HTTP conventions' `GET /v1/models`."""
     operation = names.OPERATIONS.get(record.api)
     if operation is not None:
-        return f"{operation} {redact(record.model_asked or record.model or '')}".rstrip()
+        return f"{operation} {redacted(record.model_asked or record.model or '')}".rstrip()
     return _http_span_name(record)
 
 
@@ -130,9 +135,9 @@ def server_attributes(record: Record) -> Attributes:
     attributes = _caller_attributes(record)
     attributes[names.HTTP_METHOD] = record.http_method
     attributes[names.URL_SCHEME] = "http"
-    attributes[names.URL_PATH if record.api == "unknown" else names.HTTP_ROUTE] = redact(record.route)
+    attributes[names.URL_PATH if record.api == "unknown" else names.HTTP_ROUTE] = redacted(record.route)
     if record.user_agent:
-        attributes[names.USER_AGENT] = redact(record.user_agent)
+        attributes[names.USER_AGENT] = redacted(record.user_agent)
     if record.status:
         attributes[names.HTTP_STATUS] = record.status
     if record.result == "lost":
@@ -156,7 +161,7 @@ def server_attributes(record: Record) -> Attributes:
         attributes[names.DEGRADED] = True
     attributes[names.POLICY_VERSION] = record.policy_version
     for name, value in record.labels.items():
-        attributes[names.LABEL_PREFIX + name] = redact(value)
+        attributes[names.LABEL_PREFIX + name] = redacted(value)
     return attributes
 
 
@@ -166,9 +171,9 @@ def inference_attributes(record: Record, figures: Figures) -> Attributes:
     attributes[names.GEN_AI_OPERATION] = names.OPERATIONS[record.api]
     attributes[names.GEN_AI_PROVIDER] = names.provider_name(record.provider)
     if record.model_asked:
-        attributes[names.GEN_AI_REQUEST_MODEL] = redact(record.model_asked)
+        attributes[names.GEN_AI_REQUEST_MODEL] = redacted(record.model_asked)
     if record.model:
-        attributes[names.GEN_AI_RESPONSE_MODEL] = redact(record.model)
+        attributes[names.GEN_AI_RESPONSE_MODEL] = redacted(record.model)
     if record.upstream_call_id:
         attributes[names.GEN_AI_RESPONSE_ID] = record.upstream_call_id
     if record.finish_reasons:
@@ -178,7 +183,7 @@ def inference_attributes(record: Record, figures: Figures) -> Attributes:
         if record.ms_first_byte is not None:
             attributes[names.GEN_AI_TIME_TO_FIRST_CHUNK] = first_chunk_seconds(record, record.ms_first_byte)
     if record.session:
-        attributes[names.GEN_AI_CONVERSATION] = redact(record.session)
+        attributes[names.GEN_AI_CONVERSATION] = redacted(record.session)
     if record.service_tier:
         openai = record.api.startswith("openai.")
         attributes[names.OPENAI_SERVICE_TIER if openai else names.SERVICE_TIER] = record.service_tier
@@ -201,7 +206,7 @@ def http_client_attributes(record: Record) -> Attributes:
     attributes = _client_attributes(record)
     attributes[names.HTTP_METHOD] = record.http_method
     if record.api != "unknown":
-        attributes[names.URL_TEMPLATE] = redact(record.route)
+        attributes[names.URL_TEMPLATE] = redacted(record.route)
     if record.status:
         attributes[names.HTTP_STATUS] = record.status
     if record.cost_nusd:
@@ -221,13 +226,13 @@ def error_type(record: Record) -> str | None:
     if record.result == "refused":
         return record.refusal
     if record.result == "failed":
-        return redact(record.error) if record.error else str(record.status)
+        return redacted(record.error) if record.error else str(record.status)
     return None
 
 
 def _http_span_name(record: Record) -> str:
     """Method and route; the method alone for an unknown path, which would be a span name of its own each time."""
-    return record.http_method if record.api == "unknown" else f"{record.http_method} {redact(record.route)}".rstrip()
+    return record.http_method if record.api == "unknown" else f"{record.http_method} {redacted(record.route)}".rstrip()
 
 
 def _caller_attributes(record: Record) -> Attributes:
@@ -239,11 +244,11 @@ def _caller_attributes(record: Record) -> Attributes:
         names.TEAM: record.team,
     }
     if record.task:
-        attributes[names.TASK] = redact(record.task)
+        attributes[names.TASK] = redacted(record.task)
     if record.agent:
-        attributes[names.AGENT] = redact(record.agent)
+        attributes[names.AGENT] = redacted(record.agent)
     if record.session:
-        attributes[names.SESSION_ID] = redact(record.session)
+        attributes[names.SESSION_ID] = redacted(record.session)
     return attributes
 
 

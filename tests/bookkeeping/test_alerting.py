@@ -89,6 +89,21 @@ def spent(number: int, **changes: Any) -> Any:
     return refused(number, refusal="budget_spent", rule="person-day", **changes)
 
 
+def test_what_happened_while_nobody_wanted_to_know_is_no_news(ledger: Ledger) -> None:
+    with receiving() as receiver:
+        desk = Desk(ledger, receiver)
+        told, desk.policy = desk.policy, policy_of("budgets: []")
+        desk.round()
+        ledger.ingest(entries(spent(1)))
+        desk.round()
+        desk.policy = told
+        desk.round()
+        assert receiver.taken == []
+        ledger.ingest(entries(spent(2, user="bob"), first=2))
+        desk.round()
+        assert [json.loads(data)["data"]["scope"] for _, data in receiver.taken] == [{"user": "bob"}]
+
+
 def test_a_spent_budget_is_told_once_and_signed(ledger: Ledger) -> None:
     with receiving() as receiver:
         desk = Desk(ledger, receiver)

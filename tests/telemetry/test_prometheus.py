@@ -137,7 +137,11 @@ def test_a_counter_never_goes_down_when_an_estimate_was_too_high() -> None:
 
 def test_times_are_in_seconds_and_lost_calls_have_none() -> None:
     metrics = observed(FULL, record(result="lost", ms_overhead=0))
+    assert value(Metrics(), "callmeter_overhead_seconds_count") == 0
     assert value(metrics, "callmeter_overhead_seconds_count") == 1
+    assert value(metrics, "callmeter_overhead_seconds_bucket", le="0.001") == 0
+    assert value(metrics, "callmeter_overhead_seconds_bucket", le="0.002") == 1
+    assert value(metrics, "callmeter_overhead_seconds_bucket", le="+Inf") == 1
     assert value(metrics, "callmeter_overhead_seconds_sum") == 0.0015
     first = {"provider": "anthropic", "model": "claude-sonnet-4-5-20250929"}
     assert value(metrics, "callmeter_first_byte_seconds_bucket", **first, le="0.4") >= 1

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SpanExportResult
 
@@ -45,7 +46,7 @@ def http_sender(sink: HttpSink, **variables: str) -> HttpSender:
 async def test_a_batch_arrives_over_http(sink: HttpSink, compression: str) -> None:
     sender = http_sender(sink, OTEL_EXPORTER_OTLP_COMPRESSION=compression)
     assert await asyncio.to_thread(sender.export, SPANS) is SUCCESS
-    assert sink.requests == [encode_protobuf(SPANS)]
+    assert sink.requests == [ExportTraceServiceRequest.FromString(encode_protobuf(SPANS))]
     assert sink.headers["content-type"] == "application/x-protobuf"
     sender.shutdown()
 
@@ -105,7 +106,7 @@ def test_a_batch_arrives_over_grpc(grpc_sink: GrpcSink, monkeypatch: pytest.Monk
     sender = exporter_from_environment(os.environ)
     assert sender is not None
     assert sender.export(SPANS) is SUCCESS
-    assert grpc_sink.requests == [encode_protobuf(SPANS)]
+    assert grpc_sink.requests == [ExportTraceServiceRequest.FromString(encode_protobuf(SPANS))]
     assert grpc_sink.metadata["x-tenant"] == "acme"
     assert attributes_of(grpc_sink.spans[1])["callmeter.cost.nusd"] == FULL.cost_nusd
     sender.shutdown()
