@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("run", "Run an agent with base URLs and a task key in its environment."),
     "calls": ("calls", "Show recorded calls."),
     "report": ("report", "Sum up cost and use."),
+    "export": ("export", "Write FOCUS, CSV or OTLP for finance and trace tools."),
     "budgets": ("budgets", "Show what budgets allow, and raise them for a while."),
     "explain": ("explain", "Show the rules that apply to a call or a user."),
     "rehearse": ("rehearse", "Replay recorded calls against a changed policy."),

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from .answers import Problem, json_answer, problems
 from .budgets import Budgets
 from .context import AdminContext
+from .exports import Exports
 from .figures import Figures
 from .keys import Keys
 from .pages import front
@@ -37,6 +38,7 @@ def admin_app(context: AdminContext) -> web.Application:
     app.cleanup_ctx.append(threads_of_the_app)
     app.add_routes([web.get("/", front), *House(context).routes()])
     app.add_routes(Figures(context, threads).routes())
+    app.add_routes(Exports(context, threads).routes())
     app.add_routes(Keys(context, threads).routes())
     app.add_routes(Budgets(context, threads).routes())
     app.add_routes(Rehearsals(context, threads).routes())

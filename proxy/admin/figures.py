@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from typing import Any, get_args
-from zoneinfo import ZoneInfo
 
 import msgspec
 from aiohttp import web
 
 from ..core.record import Result, public, rfc3339
 from ..ledger.queries import LIMIT_DEFAULT, LIMIT_MAX, Filters
-from ..ledger.reports import ReportInvalid, row_fields, zone
+from ..ledger.reports import ReportInvalid, row_fields
 from ..ledger.rollups import TASK_MEASURES, TaskTotals
 from .answers import Problem, json_answer
 from .context import AdminContext
-from .parameters import TIME_FORMS, body_of, chosen, known_only, moment_ms, number, read_moment_ms, whole_hour
+from .parameters import TIME_FORMS, body_of, chosen, known_only, moment_ms, number, read_moment_ms, whole_hour, zone_of
 from .threads import Threads
 
 NAMES = ("user", "team", "task", "model", "rule", "refusal")
@@ -50,11 +49,11 @@ class Figures:
         """`{"calls": [record, ...], "next": cursor or null}`, oldest first. With `follow=true` there is always a
         `next`, also where nothing more is there yet, so that a caller can go on from it."""
         query = request.query
-        known_only(query, ("since", "until", "result", "limit", "cursor", "follow", *NAMES))
-        now_ms = self._context.clock_ms()
+        known_only(query, ("since", "until", "timezone", "result", "limit", "cursor", "follow", *NAMES))
+        now_ms, times_of = self._context.clock_ms(), zone_of(query)
         filters = Filters(
-            since_ms=moment_ms(query, "since", now_ms),
-            until_ms=moment_ms(query, "until", now_ms),
+            since_ms=moment_ms(query, "since", now_ms, times_of),
+            until_ms=moment_ms(query, "until", now_ms, times_of),
             result=chosen(query, "result", RESULTS),
             **{name: query.get(name) or None for name in NAMES},
         )
@@ -76,11 +75,7 @@ class Figures:
         """`{"rows": [...], "total": {...}}`, rows by name. `since` as a duration begins with a whole hour."""
         query = request.query
         known_only(query, ("by", "since", "until", "timezone"))
-        timezone = query.get("timezone") or "UTC"
-        try:
-            months_of: ZoneInfo = zone(timezone)
-        except ReportInvalid as error:
-            raise Problem(400, f"`timezone`: {error}", parameter="timezone") from None
+        timezone, months_of = query.get("timezone") or "UTC", zone_of(query)
         by = [name.strip() for name in (query.get("by") or REPORT_BY).split(",")]
         now_ms = self._context.clock_ms()
         asked = {"since": REPORT_SINCE} | {name: text for name, text in query.items() if text}

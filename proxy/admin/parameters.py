@@ -6,11 +6,13 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 from aiohttp import web
 
 from ..core.keys import TIME_MS_MAX
+from ..ledger.reports import ReportInvalid, zone
 from ..ledger.rollups import hour_of
 from .answers import Problem
 
@@ -64,6 +66,14 @@ def read_moment_ms(text: str, now_ms: int, zone: tzinfo = UTC) -> int | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     return min(max(0, round(moment.timestamp() * 1000)), TIME_MS_MAX)
+
+
+def zone_of(query: Mapping[str, str]) -> ZoneInfo:
+    """The time zone of `timezone`, UTC without one."""
+    try:
+        return zone(query.get("timezone") or "UTC")
+    except ReportInvalid as error:
+        raise Problem(400, f"`timezone`: {error}", parameter="timezone") from None
 
 
 def whole_hour(query: Mapping[str, str], name: str, at_ms: int) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,9 @@ import click
 
 TIMEOUT_S = 30.0
 """A report over months of calls takes seconds; longer than this, something is wrong."""
+STREAM_SILENCE_S = 120.0
+"""An export over years may look for its first hour that long."""
+PART_BYTES = 64 * 1024
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 """An answer is held in memory; the API gives long ones in pages far below this."""
 DETAIL_CHARS_MAX = 2_000
@@ -58,6 +62,21 @@ class AdminClient:
     def patch(self, path: str, body: object) -> Any:
         return self.request("PATCH", path, body=body)
 
+    def stream(self, path: str, query: Mapping[str, str | int | None] | None = None) -> Iterator[bytes]:
+        """The body of an answer in parts, however long it is. Raises AdminError also where it breaks off."""
+        request = self._request("GET", path, query)
+        try:
+            with self._opener.open(request, timeout=STREAM_SILENCE_S) as answer:
+                while part := answer.read(PART_BYTES):
+                    yield part
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AdminError(self._why(error)) from None
+        except http.client.IncompleteRead:
+            raise AdminError(f"the answer of {self.url} broke off; its log says why, ask again") from None
+        except (OSError, ValueError) as error:
+            raise AdminError(self._unreachable(error)) from None
+
     def request(
         self,
         method: str,
@@ -68,9 +87,7 @@ class AdminClient:
         timeout_s: float = TIMEOUT_S,
     ) -> Any:
         """`path` begins with `/`, its parts already quoted."""
-        text = urllib.parse.urlencode({name: value for name, value in (query or {}).items() if value is not None})
-        request = urllib.request.Request(self.url + path + (f"?{text}" if text else ""), method=method)
-        request.add_header("authorization", f"Bearer {self._token}")
+        request = self._request(method, path, query)
         request.add_header("accept", "application/json")
         if body is not None:
             request.data = json.dumps(body).encode()
@@ -82,11 +99,7 @@ class AdminClient:
             with error:
                 raise AdminError(self._why(error)) from None
         except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise AdminError(
-                f"cannot reach the admin port at {self.url}: {reason}. Is `callmeter serve` running? "
-                "CALLMETER_ADMIN_URL names another place."
-            ) from None
+            raise AdminError(self._unreachable(error)) from None
         if len(data) > ANSWER_BYTES_MAX:
             raise AdminError(f"the answer to {method} {path} is too large; ask for less")
         try:
@@ -95,6 +108,19 @@ class AdminClient:
             raise AdminError(
                 f"{self.url} does not answer like Callmeter's admin port; check CALLMETER_ADMIN_URL"
             ) from None
+
+    def _request(self, method: str, path: str, query: Mapping[str, str | int | None] | None) -> urllib.request.Request:
+        text = urllib.parse.urlencode({name: value for name, value in (query or {}).items() if value is not None})
+        request = urllib.request.Request(self.url + path + (f"?{text}" if text else ""), method=method)
+        request.add_header("authorization", f"Bearer {self._token}")
+        return request
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = getattr(error, "reason", None) or error
+        return (
+            f"cannot reach the admin port at {self.url}: {reason}. Is `callmeter serve` running? "
+            "CALLMETER_ADMIN_URL names another place."
+        )
 
     def _why(self, error: urllib.error.HTTPError) -> str:
         """The sentence for an answer that is no success, from its problem details where it has them."""

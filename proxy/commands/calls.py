@@ -9,11 +9,12 @@ from typing import Any, get_args
 
 import click
 
+from ..core.cells import csv_lines
 from ..core.money import format_usd
 from ..core.record import Record, Result
 from ..core.usage import TOKEN_FIELDS
 from .admin_client import AdminClient, AdminError, find_admin
-from .output import clipped, csv_lines, printable, table_line
+from .output import clipped, printable, table_line
 
 PAGE_CALLS = 500
 FOLLOW_S = 1.0

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from ..core.cells import csv_lines
 from ..core.money import decimal_usd, format_usd
 from .admin_client import find_admin
-from .output import csv_lines, printable, table_line
+from .output import printable, table_line
 
 COUNTS = ("calls", "refused", "failed", "client_gone", "lost", "unpriced_calls", "assumed_calls", "tokens")
 HEADS = ("CALLS", "REFUSED", "FAILED", "TOKENS", "COST")

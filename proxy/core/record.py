@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
 
 from .usage import NO_USAGE, Usage
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 Result = Literal["ok", "refused", "failed", "client_gone", "lost"]
 UsageSource = Literal["reported", "estimated", "partial", "none"]
@@ -114,6 +116,14 @@ def rfc3339(at_ms: int) -> str:
     """Milliseconds since the epoch -> `2026-11-23T22:26:30.123Z`."""
     moment = datetime.fromtimestamp(at_ms / 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def ms_of_rfc3339(text: str) -> int:
+    """What `rfc3339` wrote -> milliseconds since the epoch. Raises ValueError for anything that is no time in UTC."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if moment.tzinfo is None:
+        raise ValueError(f"`{text}` has no time zone")
+    return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 def public(record: Record) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .alerts import AlertBook
 from .budgets import BudgetBook
 from .engine import Database
 from .entry import Entry, Position
+from .exports import HourSums, hours
 from .keys import KeyStore
 from .queries import Queries
 from .raises import RaiseBook
@@ -48,6 +49,10 @@ class Ledger(Queries):
     def report(self, by: Sequence[str], *, since_ms: int, until_ms: int, timezone: str = "UTC") -> Report:
         """Sums by name; see reports.report. Raises ReportInvalid too."""
         return report(self._database, by, since_ms, until_ms, timezone)
+
+    def hours(self, since_ms: int, until_ms: int, timezone: str = "UTC") -> Iterator[HourSums]:
+        """The sums of every hour, oldest first; see exports.hours. Raises ReportInvalid too."""
+        return hours(self._database, since_ms, until_ms, timezone)
 
     def reprice(self, since_ms: int, price: Price, cursor: str | None = None) -> Repriced:
         """One step of pricing calls with a guessed or unknown price again; call it until `next` is None."""

@@ -6,7 +6,7 @@ There is no other order, on purpose: a list of people by use is what this produc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -137,10 +137,16 @@ def intervals(start_ms: int, end_ms: int, by: tuple[str, ...], months_of: ZoneIn
 
 def month_at(at_ms: int, months_of: ZoneInfo) -> tuple[str, int]:
     """The month that a moment lies in, like `2026-11`, and when the next begins."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, months_of):%Y-%m}", month_bounds(at_ms, months_of)[1]
+
+
+def month_bounds(at_ms: int, months_of: ZoneInfo) -> tuple[int, int]:
+    """When the month that a moment lies in begins, and when the next does."""
     moment = datetime.fromtimestamp(at_ms / 1000, months_of)
     first = datetime(moment.year, moment.month, 1, tzinfo=months_of)
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
-    return f"{moment:%Y-%m}", (following - datetime.fromtimestamp(0, months_of)) // timedelta(milliseconds=1)
+    epoch = datetime.fromtimestamp(0, UTC)  # in another zone: Python subtracts times of one zone by their clocks
+    return (first - epoch) // timedelta(milliseconds=1), (following - epoch) // timedelta(milliseconds=1)
 
 
 def sums_of(

@@ -145,7 +145,8 @@ def server_attributes(record: Record) -> Attributes:
     elif record.status >= 500:
         # By the HTTP conventions a 4xx is no error of the server; the reason of a refusal stands beside it.
         attributes[names.ERROR_TYPE] = record.refusal or str(record.status)
-    attributes[names.KEY_ID] = record.key_id
+    if record.key_id:  # as for the user: exports may leave people out
+        attributes[names.KEY_ID] = record.key_id
     attributes[names.TASK_SOURCE] = record.task_source
     attributes[names.DECISION] = decision(record)
     attributes[names.RESULT] = record.result
@@ -237,12 +238,9 @@ def _http_span_name(record: Record) -> str:
 
 def _caller_attributes(record: Record) -> Attributes:
     """What both spans carry, since backends look for user and session on the generation as well."""
-    attributes: Attributes = {
-        names.CALL_ID: record.call_id,
-        names.USER_ID: record.user,
-        names.ORG: record.org,
-        names.TEAM: record.team,
-    }
+    attributes: Attributes = {names.CALL_ID: record.call_id, names.ORG: record.org, names.TEAM: record.team}
+    if record.user:
+        attributes[names.USER_ID] = record.user
     if record.task:
         attributes[names.TASK] = redacted(record.task)
     if record.agent:

@@ -98,6 +98,17 @@ def test_months_are_those_of_the_time_zone(ledger: Ledger) -> None:
     assert months("Asia/Kolkata") == [("2026-10", 1), ("2026-11", 2), ("2027-01", 1)]
 
 
+def test_a_month_in_summer_time_begins_when_its_clocks_say_so(ledger: Ledger) -> None:
+    ledger.ingest(
+        entries(
+            made(1, at_ms=at("2026-06-30T21:59:59")),  # a second before July in Berlin
+            made(2, at_ms=at("2026-06-30T22:00:00")),
+        )
+    )
+    rows = ledger.report(["month"], since_ms=0, until_ms=FOREVER_MS, timezone="Europe/Berlin").rows
+    assert [(row.values[0], row.calls) for row in rows] == [("2026-06", 1), ("2026-07", 1)]
+
+
 def test_an_empty_ledger_gives_an_empty_report(ledger: Ledger) -> None:
     made_report = ledger.report(["task", "month"], since_ms=0, until_ms=FOREVER_MS)
     assert made_report.rows == []

@@ -1,0 +1,23 @@
+"""Cells of CSV files. Names come from callers, and spreadsheets run what looks like a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    output = io.StringIO()
+    csv.writer(output, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
+    return output.getvalue()
+
+
+def csv_cell(value: Any) -> Any:
+    """A task named `=cmd()` must stay text in a spreadsheet, which takes it for a formula without the apostrophe."""
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value
