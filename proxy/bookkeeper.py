@@ -457,7 +457,7 @@ def uncharged_of(found: Sequence[StreamEntry]) -> Uncharged:
 
 async def main(settings: Settings) -> None:
     logs.configure(settings.log_format)
-    desk = PolicyDesk(settings)
+    desk = PolicyDesk(settings, tells=True)
     stopping = asyncio.create_task(until_told_to_stop())
     try:
         await keep_books(settings, desk, stopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -11,21 +12,40 @@ from .core.policy import Policy
 from .core.policy_file import Fault
 from .core.price_tables import PriceBook, decode_book, encode_book
 from .core.prices import Prices
-from .policy_watch import PolicyWatch
+from .policy_watch import LastGood, PolicyWatch
 from .settings import Settings
 
 BOOK_FILE = "prices.book"
 """The compiled price book in the data directory: workers read it rather than compile it, which saves each of them
 half a second and the memory of the library that it comes from."""
 
+POLICY_FILE = "policy.good"
+"""The last good policy files in the data directory."""
+
+
+log = logging.getLogger("callmeter.policy")
+
 
 class PolicyDesk:
     """`policy` and `prices` are replaced together when the files change. Raises PolicyFaulty where there is no good
-    policy to begin with."""
+    policy to begin with.
 
-    def __init__(self, settings: Settings) -> None:
+    beginning      the whole of `serve` begins: the files themselves must be good. A process that is started later goes
+                   on with the last good set
+    tells          it also looks for models that nobody knows, and logs what is odd about the files
+    """
+
+    def __init__(self, settings: Settings, *, beginning: bool = False, tells: bool = False) -> None:
         self._book = load_book(settings.data)
-        self._watch = PolicyWatch(settings.policies, os.environ, on_policy=self._take)
+        self._tells = tells
+        self._watch = PolicyWatch(
+            settings.policies,
+            os.environ,
+            book=self._book if tells else None,
+            last_good=LastGood(settings.data / POLICY_FILE),
+            must_be_good=beginning,
+            on_policy=self._take,
+        )
         self.loaded_at_s = 0.0
         self._take(self._watch.policy)
 
@@ -33,6 +53,8 @@ class PolicyDesk:
         self.policy = policy
         self.prices = Prices(self._book, policy.prices, policy.defaults.unknown_price)
         self.loaded_at_s = time.time()
+        for warning in self._watch.warnings if self._tells else ():
+            log.info("policy: %s", warning)
 
     @property
     def faults(self) -> list[Fault]:

@@ -11,8 +11,12 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from .core.policy import Policy
 from .core.policy_file import Fault, Loaded, load
+from .core.price_tables import PriceBook
+from .settings import replace_durably
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -86,16 +90,43 @@ def _unreadable(directory: Path, message: str) -> PolicyUnreadable:
     return PolicyUnreadable([Fault(str(directory), 1, 1, message)])
 
 
-def load_directory(directory: Path, environ: Mapping[str, str]) -> Loaded:
-    """The policy of a directory, or every fault that keeps it from being one. Never raises."""
+def load_directory(directory: Path, environ: Mapping[str, str], book: PriceBook | None = None) -> Loaded:
+    """The policy of a directory, or every fault that keeps it from being one. Never raises. `book` as in `load`."""
     try:
-        return load(read_directory(directory), environ)
+        return load(read_directory(directory), environ, book=book)
     except PolicyUnreadable as unreadable:
         return Loaded(None, unreadable.faults, [])
 
 
+class LastGood:
+    """The texts of the last good set, in a file of the data directory: what a process begins with that is started
+    while the directory is at fault."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def texts(self) -> dict[str, str] | None:
+        """None where there are none, or they cannot be read."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def keep(self, texts: dict[str, str]) -> None:
+        """Every process keeps what it takes; mostly another has done so before."""
+        if self.texts() == texts:
+            return
+        try:
+            replace_durably(self._path, msgspec.json.encode(texts))
+        except OSError as error:
+            log.warning("the policy in force cannot be kept in %s: %s", self._path, error.strerror)
+
+
 class PolicyWatch:
     """The policy in force, and what is wrong with the files where they are not it.
+
+    `book` as in `load`. Good sets are kept in `last_good`, and where the directory is at fault at the beginning, the
+    set that is there is in force; without one, and where `must_be_good`, that is the end.
 
     `on_policy` is called with each new policy after the first, `on_faults` with the faults of each set that was not
     taken; both in the event loop, and neither may raise.
@@ -106,21 +137,29 @@ class PolicyWatch:
         directory: Path,
         environ: Mapping[str, str],
         *,
+        book: PriceBook | None = None,
+        last_good: LastGood | None = None,
+        must_be_good: bool = False,
         on_policy: Callable[[Policy], None] = lambda policy: None,
         on_faults: Callable[[list[Fault]], None] = lambda faults: None,
     ) -> None:
         """Reads the directory. Raises PolicyFaulty with all its faults where there is no good policy to begin with."""
         self._directory = directory
         self._environ = environ
+        self._book = book
+        self._last_good = last_good
         self._on_policy = on_policy
         self._on_faults = on_faults
         self._seen = self._look()
         loaded = self._load(self._seen)
-        if loaded.policy is None:
+        policy = loaded.policy
+        if policy is None and last_good is not None and not must_be_good and (texts := last_good.texts()):
+            policy = load(texts, environ).policy
+        if policy is None:
             raise PolicyFaulty(loaded.faults)
-        self.policy: Policy = loaded.policy
-        self.faults: list[Fault] = []
-        self.warnings: list[Fault] = loaded.warnings
+        self.policy = policy
+        self.faults, self.warnings = loaded.faults, loaded.warnings
+        self._tell_faults()
 
     async def run(self) -> None:
         """Watches until it is cancelled. Files are read and checked in a thread, so that calls go on meanwhile."""
@@ -139,18 +178,26 @@ class PolicyWatch:
             return unreadable.faults
 
     def _load(self, seen: dict[str, str] | list[Fault]) -> Loaded:
-        return load(seen, self._environ) if isinstance(seen, dict) else Loaded(None, seen, [])
+        if not isinstance(seen, dict):
+            return Loaded(None, seen, [])
+        loaded = load(seen, self._environ, book=self._book)
+        if loaded.policy is not None and self._last_good is not None:
+            self._last_good.keep(seen)
+        return loaded
 
     def _take(self, loaded: Loaded) -> None:
         self.faults, self.warnings = loaded.faults, loaded.warnings
+        self._tell_faults()
         if loaded.policy is None:
-            for fault in loaded.faults:
-                log.error("policy not taken, the last good one stays: %s", fault)
             self._on_faults(loaded.faults)
             return
         self.policy = loaded.policy
         log.info("policy %s is in force", loaded.policy.version)
         self._on_policy(loaded.policy)
+
+    def _tell_faults(self) -> None:
+        for fault in self.faults:
+            log.error("policy not taken, the last good one stays: %s", fault)
 
     async def _notices(self) -> AsyncIterator[None]:
         """Ticks when something in the directory changed, and every LOOK_EVERY_MS. Never ends."""

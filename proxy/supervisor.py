@@ -207,7 +207,7 @@ class Supervisor:
             log.warning("%s", open_to_others)
         try:
             # Finds every fault of the policy files at once, and makes the price book once for all.
-            desk = PolicyDesk(settings)
+            desk = PolicyDesk(settings, beginning=True)
         except PolicyFaulty as faulty:
             faults = "\n".join(str(fault) for fault in faulty.faults)
             raise StartFailed(f"{faults}\nthe policy files have faults; mend them and start again") from None

@@ -12,7 +12,7 @@ import pytest
 from proxy import policy_watch
 from proxy.core.policy import Policy
 from proxy.core.policy_file import Fault
-from proxy.policy_watch import PolicyFaulty, PolicyUnreadable, PolicyWatch, load_directory, read_directory
+from proxy.policy_watch import LastGood, PolicyFaulty, PolicyUnreadable, PolicyWatch, load_directory, read_directory
 
 SEEN_WITHIN_S = 20.0
 """Far more than it takes; a test that needs it has failed."""
@@ -76,6 +76,32 @@ def test_a_start_without_a_good_policy_fails_with_all_faults(tmp_path: Path) -> 
     assert len(raised.value.faults) == len(str(raised.value).splitlines()) == 3
     with pytest.raises(PolicyFaulty, match="no such directory"):
         PolicyWatch(tmp_path / "missing", {})
+
+
+def test_a_process_that_is_started_while_the_files_are_at_fault_goes_on_with_the_last_good_set(tmp_path: Path) -> None:
+    directory, kept = tmp_path / "policies", LastGood(tmp_path / "policy.good")
+    directory.mkdir()
+    write(directory, "a.yaml", upstream("a"))
+    good = PolicyWatch(directory, {}, last_good=kept)
+    write(directory, "a.yaml", "nonsense: 1")
+    later = PolicyWatch(directory, {}, last_good=kept)
+    assert later.policy == good.policy
+    assert ["nonsense" in fault.message for fault in later.faults] == [True]
+    with pytest.raises(PolicyFaulty, match="nonsense"):
+        PolicyWatch(directory, {}, last_good=kept, must_be_good=True)
+
+
+def test_a_set_that_was_not_kept_whole_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory, path = tmp_path / "policies", tmp_path / "policy.good"
+    directory.mkdir()
+    write(directory, "a.yaml", "nonsense: 1")
+    for damaged in (b"", b'{"a.yaml": ', b"[]"):
+        path.write_bytes(damaged)
+        with pytest.raises(PolicyFaulty, match="nonsense"):
+            PolicyWatch(directory, {}, last_good=LastGood(path))
+    write(directory, "a.yaml", upstream("a"))
+    assert PolicyWatch(directory, {}, last_good=LastGood(tmp_path / "nowhere" / "x")).policy.upstreams.keys() == {"a"}
+    assert "cannot be kept" in caplog.text
 
 
 class Told:

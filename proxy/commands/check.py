@@ -21,10 +21,11 @@ def check(directory: Path | None) -> None:
     are no faults. Needs no running proxy.
     """
     # Imported here, so that `callmeter --help` does not wait for YAML.
+    from ..core.price_book import compile_book
     from ..policy_watch import load_directory
 
     directory = directory or Path(os.environ.get("CALLMETER_POLICIES") or "policies")
-    loaded = load_directory(directory, os.environ)
+    loaded = load_directory(directory, os.environ, compile_book())
     for warning in loaded.warnings:
         click.echo(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.message}")
     for fault in loaded.faults:
@@ -35,6 +36,11 @@ def check(directory: Path | None) -> None:
 
 
 def summary(policy: Policy) -> str:
-    """What a policy holds, counted: `3 upstreams, 1 access rule, 0 prices`."""
-    counts = (("upstream", policy.upstreams), ("access rule", policy.access), ("price", policy.prices))
+    """What a policy holds, counted: `3 upstreams, 1 access rule, 2 budgets, 0 prices`."""
+    counts = (
+        ("upstream", policy.upstreams),
+        ("access rule", policy.access),
+        ("budget", policy.budgets),
+        ("price", policy.prices),
+    )
     return ", ".join(f"{len(things)} {name}{'' if len(things) == 1 else 's'}" for name, things in counts)

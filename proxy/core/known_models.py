@@ -12,9 +12,9 @@ PATTERNS_REMEMBERED = 1024
 
 
 def known_model_of(book: PriceBook, also: Iterable[str] = ()) -> Callable[[str], bool]:
-    """What `policy_file.load` takes as `known_model`. `also` are globs of models that the policy prices itself.
+    """Says of a glob whether it fits a model that has a price. `also`: globs of models that the policy prices itself.
 
-    Looks through the whole book, which unpacks all of it: for `callmeter check`, not for a worker.
+    Looks through the whole book, which unpacks all of it: for who tells people, not for a worker.
     """
     named = Globs(tuple(also))
 
@@ -25,11 +25,11 @@ def known_model_of(book: PriceBook, also: Iterable[str] = ()) -> Callable[[str],
 
     @lru_cache(maxsize=PATTERNS_REMEMBERED)
     def known(pattern: str) -> bool:
-        if pattern in named.patterns or (not has_wildcard(pattern) and named.matches(pattern)):
+        globs = Globs(pattern)
+        if named.matches(pattern) or any(globs.matches(name) for name in named.patterns):
             return True
         if not has_wildcard(pattern):
             return any(book.find(provider_id, pattern) is not None for provider_id in book.entries)
-        globs = Globs(pattern)
         return any(globs.matches(name) for name in names())
 
     return known

@@ -158,8 +158,13 @@ def match_of(fields: dict[str, Any] | None) -> Match:
 # -- what the budgets of all files say together -----------------------------------------------------------------------
 
 
-def check_other_models(budgets: Sequence[Written], upstreams: Collection[Upstream]) -> None:
-    """`use` must name a model that the dialect's upstreams can serve."""
+NO_SUCH_MODEL = "`{}` matches no model that the price book or `prices` know"
+
+
+def check_other_models(
+    budgets: Sequence[Written], upstreams: Collection[Upstream], known_model: Callable[[str], bool] | None
+) -> None:
+    """`use` must name a model that the dialect's upstreams can serve. `known_model` as in `check_globs`."""
     for written in budgets:
         then = written.fields.get("then")
         models = (then.get("use") or {}) if isinstance(then, dict) else {}
@@ -170,6 +175,8 @@ def check_other_models(budgets: Sequence[Written], upstreams: Collection[Upstrea
             path = ("then", "use", dialect)
             if not speaking:
                 written.warn(f"no upstream speaks `{dialect}`, so that `{shown(model)}` is never used", *path)
+            elif known_model is not None and not known_model(model):
+                written.warn(NO_SUCH_MODEL.format(shown(model)), *path)
             maker = _maker(model)
             if maker is None or maker == dialect or _may_resell(dialect, speaking):
                 continue
@@ -249,4 +256,4 @@ def _check_glob(
             hint = suggestion(pattern, known)
             report.warn(node, f"`{shown(pattern)}` matches no `{field}` that is known{hint}")
     elif field == "model" and known_model is not None and not known_model(pattern):
-        report.warn(node, f"`{shown(pattern)}` matches no model that the price book or `prices` know")
+        report.warn(node, NO_SUCH_MODEL.format(shown(pattern)))

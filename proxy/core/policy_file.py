@@ -15,6 +15,7 @@ import msgspec
 
 from .alerts import AlertRule
 from .budgets import MAX_COST_RULE
+from .known_models import known_model_of
 from .policy import UNKNOWN_CALLS_RULE, AccessRule, Defaults, Mode, Policy, Telemetry, Upstream
 from .policy_budgets import (
     Written,
@@ -29,6 +30,7 @@ from .policy_outcomes import check_outcome, check_team, check_unproven, outcome_
 from .policy_schema import POLICY_FILE, PROVIDER_BY_DIALECT, RESERVED_UPSTREAM_NAMES, json_schema, key_table
 from .policy_values import Report
 from .price_rules import PriceRule
+from .price_tables import PriceBook
 from .yaml_nodes import Fault, Node, Scalar, Table, read_yaml, shown
 
 __all__ = ["Fault", "Loaded", "json_schema", "key_table", "load"]
@@ -58,14 +60,14 @@ def load(
     files: Mapping[str, str],
     environ: Mapping[str, str],
     *,
-    known_model: Callable[[str], bool] | None = None,
+    book: PriceBook | None = None,
 ) -> Loaded:
     """`files`: name as people know it -> text. Never raises: whatever the texts hold ends as faults.
 
-    Files count in the order of their names, which is the order of the rules in them. `known_model` says whether a glob
-    fits a model that has a price (`known_models.py`); with it, `match` is warned of where it fits none.
+    Files count in the order of their names, which is the order of the rules in them. With a price book, rules are
+    warned of whose models have no price there nor in `prices`.
     """
-    loader = _Loader(environ, known_model)
+    loader = _Loader(environ, book)
     if not files:
         return Loaded(None, [Fault("policies", 1, 1, "there is no policy file")], [])
     for file in sorted(files):
@@ -76,9 +78,9 @@ def load(
 class _Loader:
     """Gathers what the files say, one after the other."""
 
-    def __init__(self, environ: Mapping[str, str], known_model: Callable[[str], bool] | None) -> None:
+    def __init__(self, environ: Mapping[str, str], book: PriceBook | None) -> None:
         self._environ = environ
-        self._known_model = known_model
+        self._book = book
         self._faults: list[Fault] = []
         self._warnings: list[Fault] = []
         self._version = hashlib.sha256()
@@ -280,9 +282,13 @@ class _Loader:
     def _check_rules(self) -> None:
         """What can only be said once all files are read."""
         upstreams = self._upstreams.values()
-        check_other_models(self._budgets, upstreams)
+        known_model: Callable[[str], bool] | None = None
+        if self._book is not None:
+            ours = (pattern for price in self._prices for pattern in price.match.get("model", ()))
+            known_model = known_model_of(self._book, ours)
+        check_other_models(self._budgets, upstreams, known_model)
         check_tasks_are_bounded(self._budgets)
-        check_globs([*self._access, *self._budgets, *self._unproven], upstreams, self._known_model)
+        check_globs([*self._access, *self._budgets, *self._unproven], upstreams, known_model)
         for name, team in self._teams:
             check_team(name, team, self._outcomes)
 

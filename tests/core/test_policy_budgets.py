@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from proxy.core.budgets import Use
-from proxy.core.known_models import known_model_of
 from proxy.core.money import NUSD_MAX
 from proxy.core.policy import Policy
 from proxy.core.policy_file import Loaded, load
@@ -227,7 +226,7 @@ def test_a_budget_above_may_meet_the_same_calls_by_the_same_match() -> None:
 )
 def test_a_glob_that_matches_nothing_known_is_warned_of(match: str, warning: str | None) -> None:
     text = one(f"limit: $1, every: day, match: {match}").replace("every: day", "every:   day")
-    found = warned(text, known_model=known_model_of(BOOK))
+    found = warned(text, book=BOOK)
     if warning is None:
         assert found == [] or "gpt-5-mni" in found[0]
     else:
@@ -238,11 +237,16 @@ BOOK = compile_book()
 
 
 def test_models_of_our_own_are_known_too() -> None:
-    known = known_model_of(BOOK, ["acme-*"])
-    assert (known("acme-large"), known("acme-*"), known("acmf-*")) == (True, True, False)
-    text = one("limit: $1, every: day, match: {model: 'acme-*'}")
-    assert warned(text, known_model=known) == []
-    assert warned(text) == [], "without a price book models are not looked at"
+    ours = 'prices: [{match: {provider: openai, model: "acme-*"}, input_per_mtok: "1", output_per_mtok: "2"}]'
+    for model, is_known in (("acme-large", True), ("acme-*", True), ("a*", True), ("acmf-*", False)):
+        text = one(f"limit: $1, every: day, match: {{model: '{model}'}}")
+        assert (warned(text + "\n" + ours, book=BOOK) == []) is is_known, model
+        assert warned(text) == [], "without a price book models are not looked at"
+
+
+def test_another_model_that_nobody_knows_is_warned_of() -> None:
+    text = one("limit: $1, every: day, then: {use: {openai: gpt-5-mimi}}")
+    assert "`gpt-5-mimi` matches no model" in warned(text, book=BOOK)[0]
 
 
 def test_access_rules_are_looked_at_too() -> None:

@@ -224,3 +224,42 @@ def hear_out(caller: Caller) -> None:
     """A stream that goes on for longer than anybody waits, and is cut."""
     with pytest.raises((OSError, http.client.HTTPException)):
         caller.post(CHAT, STREAM, {"x-sim": "chunks=3000, pause-ms=10"})
+
+
+def test_a_worker_that_is_restarted_while_the_policy_files_are_at_fault_serves_by_the_last_good_policy(
+    providers: Providers,
+) -> None:
+    with own_house(providers) as house:
+        ada = house.caller()
+        house.write_policy("budgets: [{name: a, limit: $-1}]", "broken.yaml")
+        eventually(lambda: "policy not taken" in house.log, "the faults were not noticed")
+        for kind in ("worker", "bookkeeper"):
+            os.kill(*house.children(kind), signal.SIGKILL)
+        call_id = answered(ada)
+        eventually(lambda: faults_told(house), "the bookkeeper was not restarted")
+        assert ada.record(call_id)["result"] == "ok"
+        assert house.stop() == 0
+        with pytest.raises(AssertionError, match="the policy files have faults"):
+            house.start()
+
+
+def faults_told(house: House) -> list[str]:
+    try:
+        faults: list[str] = house.admin("GET", "/api/policy").json["faults"]
+    except OSError:
+        return []
+    return faults
+
+
+def answered(caller: Caller) -> str:
+    """A call that is repeated until a process is there to take it."""
+
+    def passes() -> str:
+        try:
+            answer = caller.post(CHAT, PLAIN)
+        except OSError:
+            return ""
+        return answer.headers["x-callmeter-call"] if answer.status == 200 else ""
+
+    eventually(passes, "calls do not pass any more")
+    return passes()
