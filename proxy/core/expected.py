@@ -169,11 +169,19 @@ class _Read(msgspec.Struct):
 
 
 class _Group(msgspec.Struct):
-    """What calls alike made lately: output tokens for each answer, their quantile, and a typical running time."""
+    """What calls alike made lately: output tokens for each answer, their quantile once somebody asked for it, and a
+    typical running time."""
 
     outputs: deque[int]
-    quantile: int = 0
+    quantile: int | None = None
     run_s: float = RUN_S
+
+    def high(self) -> int:
+        """The quantile of the outputs that an estimate takes."""
+        if self.quantile is None:
+            ordered = sorted(self.outputs)
+            self.quantile = ordered[(len(ordered) * QUANTILE_PERMILLE - 1) // 1000]
+        return self.quantile
 
 
 class Learned:
@@ -198,8 +206,7 @@ class Learned:
         for _, key in subject.levels():
             group = self._groups.get(key) or _Group(deque(maxlen=SAMPLES_KEPT), run_s=answer_s)
             group.outputs.append(made)
-            ordered = sorted(group.outputs)
-            group.quantile = ordered[(len(ordered) * QUANTILE_PERMILLE - 1) // 1000]
+            group.quantile = None
             group.run_s += 0.2 * (answer_s - group.run_s)
             _remember(self._groups, key, group)
 
@@ -222,7 +229,8 @@ class Learned:
         for word, key in subject.levels():
             group = self._groups.get(key)
             if group is not None and len(group.outputs) >= SAMPLES_MIN:
-                return (group.quantile if limit is None else min(group.quantile, limit)), word
+                high = group.high()
+                return (high if limit is None else min(high, limit)), word
         return (default, "default") if limit is None else (limit, "max_tokens")
 
     def run_s(self, subject: Subject) -> float:

@@ -67,8 +67,8 @@ KEYS_REMEMBERED = 1024
 
 _BASIC = re.compile(r"\bbasic\s+([A-Za-z0-9+/_-]+=*)", re.IGNORECASE)
 _STANDARD_BASE64 = str.maketrans("-_", "+/")
-_BASIC_CHARS_MIN = 100
-"""A key of ours in base64, with the word before it, is longer than this; most headers are shorter."""
+_HOLDING_A_KEY_CHARS_MIN = 80
+"""No key of ours is shorter than this, plain or in base64; most headers are."""
 
 HEADER_NAMES_REMEMBERED = 1024
 """All clients together send a few hundred different names."""
@@ -151,11 +151,13 @@ def outgoing_headers(
         kind = _kind_of(name)
         if kind == "connection":
             hop_by_hop.update(token.strip().lower() for token in value.split(","))
+        elif kind == "other" and len(value) < _HOLDING_A_KEY_CHARS_MIN:
+            outgoing.append(pair)
         elif kind == "ours" or (key_text is not None and _repeats(key_text, value)):
             # A key that somebody also put elsewhere (a cookie, a debug header) must not leave the house either.
             continue
         elif kind == "other":
-            if len(value) < _BASIC_CHARS_MIN or not _keys_in_basic(value):
+            if not _keys_in_basic(value):
                 outgoing.append(pair)
         elif own_credential and not _keys_in(value):
             outgoing.append(pair)

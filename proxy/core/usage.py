@@ -65,4 +65,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return Usage(requests=requests, **numbers)
 
 
+_token_counts = attrgetter(*TOKEN_FIELDS)
+
 NO_USAGE = Usage()

@@ -78,7 +78,11 @@ class Closing:
         if flight.exchange is not None:
             flight.exchange.close()
         log_call(flight.record)
-        await self.until_done(lambda: self._conclude(flight, reading))
+        try:
+            await self._conclude(flight, reading)
+        except asyncio.CancelledError:
+            self.in_background(self._conclude(flight, reading))
+            raise
 
     async def _conclude(self, flight: Flight, reading: Reading) -> None:
         await self._store.settle(flight.record)
@@ -92,20 +96,16 @@ class Closing:
 
     async def refused(self, record: Record) -> None:
         """Records a refusal, or counts it into the one before it that was the same."""
-        await self.until_done(lambda: self._folder.add(record))
+        try:
+            await self._folder.add(record)
+        except asyncio.CancelledError:
+            self.in_background(self._folder.add(record))
+            raise
 
     async def write(self, record: Record) -> None:
         """Records a call that holds nothing."""
         log_call(record)
         await self._store.settle(record)
-
-    async def until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Awaits work that no cancellation may leave half done: it is idempotent, so it is done again behind us."""
-        try:
-            await work()
-        except asyncio.CancelledError:
-            self.in_background(work())
-            raise
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Work that no agent waits for and no cancellation reaches; the process waits for it before it ends."""

@@ -236,14 +236,21 @@ class Relay:
     async def _gather(self, flight: Flight, gathered: list[bytes]) -> bytes | None:
         """The whole body of a small JSON answer; None, with what was read so far in `gathered`, for a larger one."""
         assert flight.exchange is not None
+        assert flight.meter is not None
         size = 0
-        while data := await flight.exchange.read():
-            gathered.append(data)
-            self._feed(flight, data)
-            size += len(data)
-            if size > GATHER_BYTES_MAX:
-                return None
-        return b"".join(gathered)
+        try:
+            while data := await flight.exchange.read():
+                gathered.append(data)
+                size += len(data)
+                if size > GATHER_BYTES_MAX:
+                    flight.meter.feed(b"".join(gathered))
+                    return None
+        except BaseException:
+            flight.meter.feed(b"".join(gathered))  # what was seen of it counts
+            raise
+        whole = b"".join(gathered)
+        flight.meter.read_whole(whole)
+        return whole
 
     async def _answer_whole(self, flight: Flight, passed: CIMultiDict[str], whole: bytes) -> web.StreamResponse:
         record, request = flight.record, flight.request
@@ -251,8 +258,6 @@ class Relay:
         cost = cost_header(record)
         if cost is not None:
             passed["x-callmeter-cost-usd"] = cost
-        if request.method != "HEAD":  # there it tells the length of what is left out
-            passed.popall("content-length", None)
         response = WholeAnswer(status=record.status, headers=passed, body=whole)
         record.ms_first_byte = record.ms_total
         flight.writing_since_s = monotonic()
@@ -260,7 +265,6 @@ class Relay:
             flight.exchange.close()  # the provider's connection need not wait for a slow agent
         try:
             await response.prepare(request)
-            await response.write_eof()
         except (ConnectionError, asyncio.CancelledError) as gone:
             record.result = "client_gone" if record.result == "ok" else record.result
             if isinstance(gone, asyncio.CancelledError):
@@ -272,7 +276,9 @@ class Relay:
         self, flight: Flight, passed: CIMultiDict[str], gathered: list[bytes]
     ) -> web.StreamResponse:
         exchange, request, record, remover = flight.exchange, flight.request, flight.record, flight.remover
+        meter = flight.meter
         assert exchange is not None
+        assert meter is not None
         if remover is not None:
             passed.popall("content-length", None)
         response = StreamedAnswer(status=record.status, headers=passed)
@@ -284,7 +290,7 @@ class Relay:
         try:
             while refusal is None and (data := await exchange.read()):
                 if may_be_cut or remover is not None:
-                    self._feed(flight, data)
+                    meter.feed(data)
                     if may_be_cut and flight.outgrown:
                         refusal = await self._outgrow(flight, exchange)
                     if remover is not None:
@@ -293,7 +299,7 @@ class Relay:
                         await self._write(flight, response, data)
                 else:
                     await self._write(flight, response, data)
-                    self._feed(flight, data)
+                    meter.feed(data)
                 tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
                 if flight.outgrown and not may_be_cut:
                     await self._outgrow(flight, exchange)
@@ -318,10 +324,6 @@ class Relay:
         flight.writing_since_s = now_s
         await response.write(data)
         flight.writing_since_s = 0.0
-
-    def _feed(self, flight: Flight, data: bytes) -> None:
-        assert flight.meter is not None
-        flight.meter.feed(data)
 
     # -- the ways out ---------------------------------------------------------------------------------------------
 
@@ -433,8 +435,9 @@ class Relay:
                 await exchange.head()
                 if flight.meter is None:
                     flight.open_meter()
+                assert flight.meter is not None
                 while data := await exchange.read():
-                    self._feed(flight, data)
+                    flight.meter.feed(data)
         except (TimeoutError, UpstreamFailure, asyncio.CancelledError):
             pass  # what was seen until here is what is known
         finally:

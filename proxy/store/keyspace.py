@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from functools import lru_cache
 
 SHARDS = 64
 """Enough to spread over the nodes of a large Cluster, few enough to read all streams at once. Part of the key names,
@@ -19,10 +20,13 @@ IDENTITY = "callmeter:identity"
 ROLLING = "rolling"
 """Stands in key names for the window of a rolling counter, which has one key for all time."""
 
+ORGS_REMEMBERED = 4096
+
 LATER_ID_CHARS_MAX = 200
 """Providers' ids are far shorter. A longer one is hashed, so that a provider cannot make our keys grow."""
 
 
+@lru_cache(maxsize=ORGS_REMEMBERED)
 def shard_of(org: str) -> int:
     """The shard of an org, 0 to 63; the same in every process and version."""
     return zlib.crc32(org.encode()) % SHARDS

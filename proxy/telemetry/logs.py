@@ -19,6 +19,7 @@ LogFormat = Literal["json", "human"]
 
 CALL_LOGGER = "callmeter.call"
 """The logger of the one line a call; its level can be set apart from all others."""
+_calls = logging.getLogger(CALL_LOGGER)
 FIELDS = "callmeter_fields"
 """Name under which a log record carries its structured fields."""
 
@@ -51,10 +52,9 @@ def log_event(logger: logging.Logger, level: int, message: str, /, **fields: Any
 
 def log_call(record: Record) -> None:
     """The one line of a call: who, what, how it ended and what it cost. Failures and refusals as warnings."""
-    logger = logging.getLogger(CALL_LOGGER)
     level = logging.INFO if record.result in ("ok", "client_gone") else logging.WARNING
-    if logger.isEnabledFor(level):
-        logger.log(level, record.result, extra={FIELDS: call_fields(record)})
+    if _calls.isEnabledFor(level):
+        _calls.log(level, record.result, extra={FIELDS: call_fields(record)})
 
 
 def call_fields(record: Record) -> dict[str, Any]:

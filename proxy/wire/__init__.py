@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from ..core.call import Call
@@ -70,13 +71,16 @@ _MODELS = re.compile(r"/v1/models(?:/[^:]*)?\Z")
 def short_form_dialect(path: str, headers: Mapping[str, str]) -> str | None:
     """The dialect that a path without an upstream names by itself, or None where it names none.
     `GET /v1/models` belongs to two: Anthropic's clients are known by their `anthropic-version`."""
+    return _short_form_dialect(path, "anthropic-version" in headers)
+
+
+@lru_cache(maxsize=openai.PATHS_REMEMBERED)
+def _short_form_dialect(path: str, from_anthropic: bool) -> str | None:
     if _MODELS.match(path):
-        return "anthropic" if "anthropic-version" in headers else "openai"
+        return "anthropic" if from_anthropic else "openai"
     for pattern, dialect in _SHORT_FORMS:
         if pattern.match(path):
-            if dialect == "openai" and path.startswith("/v1/files") and "anthropic-version" in headers:
-                return "anthropic"
-            return dialect
+            return "anthropic" if from_anthropic and path.startswith("/v1/files") else dialect
     return None
 
 

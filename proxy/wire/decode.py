@@ -153,6 +153,8 @@ def supported_encodings() -> str:
 def decoder_for(content_encoding: str) -> Decoder | None:
     """The decoder for a `content-encoding` header; None where there is nothing to undo.
     Raises DecodeError for an encoding that the meter cannot read."""
+    if not content_encoding:
+        return None
     names = [name.strip().lower() for name in content_encoding.split(",")]
     decoders: list[Decoder] = []
     for name in reversed(names):

@@ -82,6 +82,28 @@ class AnswerMeter:
             # Whatever an answer holds, reading it must never end the call that it answers.
             self._unreadable = True
 
+    def read_whole(self, body: bytes) -> None:
+        """Take a body that is all there, as it was sent: what `feed` and `close` come to. Never raises."""
+        first_line_end = body.find(b"\n")
+        if (
+            self._failed
+            or self._stream
+            or self._decoder is not None
+            or self._closed
+            or not body.startswith(b"{")
+            or (first_line_end >= 0 and body[:first_line_end].rstrip().endswith(b"}"))
+        ):
+            self.feed(body)
+            self.close()
+            return
+        # One object, over one line or many: nothing is to be found out about how it is cut.
+        self._closed = True
+        try:
+            self._reader.answer(body)
+        except Exception:
+            # As in feed.
+            self._unreadable = True
+
     def close(self) -> Reading:
         """End of bytes; gives what was seen. May be called again."""
         if not self._closed:

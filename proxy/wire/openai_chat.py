@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from ..core.call import Call
 from .errors import error_code_in, name_of_error
-from .openai_usage import provider_cost, usage_of
+from .openai_usage import provider_cost, usage_of, usual_usage
 from .providers import provider_named
 from .reading import Reading
 from .values import decode, json_bytes, listed, mapping, text, text_bytes
 
 DONE = b"[DONE]"
+
+MODELS_REMEMBERED = 256
+"""Names that were looked at. Callers choose them, so the memory is bounded."""
 
 _NOTHING = msgspec.Raw(b"null")
 
@@ -47,13 +51,15 @@ class _Delta(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
+    message: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
     index: int | None = None
 
 
 class _Chunk(msgspec.Struct):
-    """One event of a stream, as far as it is read. Whatever has another shape is read field by field instead."""
+    """An answer, or one event of a stream, as far as it is read. Whatever has another shape is read field by field
+    instead."""
 
     id: str | None = None
     model: str | None = None
@@ -74,18 +80,26 @@ class ChatReader:
         self.reading = Reading(hidden_reasoning=reasons_unseen(call.model))
         self._provider = provider_named(provider)
         self._finish: dict[int, str] = {}
-        self._searches = _SEARCHES_ALWAYS.search(call.model or "") is not None
+        self._searches = searches_always(call.model or "")
 
     def event(self, name: str, data: bytes) -> None:
         """One chunk, or `[DONE]`."""
         if data.startswith(DONE):
             self.reading.complete = True
             return
+        self._read(data)
+
+    def answer(self, body: bytes) -> None:
+        """A whole plain answer."""
+        if self._read(body):
+            self.reading.complete = True
+
+    def _read(self, data: bytes) -> bool:
+        """A chunk or an answer; False where it is no JSON object."""
         try:
             chunk = _chunk.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            self._read_loosely(data)
-            return
+            return self._read_loosely(data)
         reading = self.reading
         if chunk.model and chunk.model != reading.model:
             self._take_model(chunk.model)
@@ -93,14 +107,14 @@ class ChatReader:
             reading.upstream_call_id = chunk.id
         if chunk.service_tier and chunk.service_tier != "auto":
             reading.service_tier = chunk.service_tier
-        for choice in chunk.choices or ():
-            delta = choice.delta
+        for position, choice in enumerate(chunk.choices or ()):
+            delta = choice.delta or choice.message
             if delta is not None:
                 self._take_delta(delta)
             if choice.text:
                 reading.seen_bytes += text_bytes(choice.text)
             if choice.finish_reason:
-                self._take_finish(choice.index or 0, choice.finish_reason)
+                self._take_finish(position if choice.index is None else choice.index, choice.finish_reason)
         if chunk.x_groq is not _NOTHING:
             self._take_x_groq(bytes(chunk.x_groq))
         if chunk.usage is not _NOTHING and chunk.usage != _NOTHING:
@@ -110,19 +124,15 @@ class ChatReader:
             self._take_error(document)
             # Writer's completions have their text here, and nothing else.
             reading.seen_bytes += text_bytes(document.get("value"))
+        return True
 
-    def answer(self, body: bytes) -> None:
-        """A whole plain answer."""
-        document = decode(body)
-        if isinstance(document, dict):
-            self._read_document(document, body)
-            self.reading.complete = True
-
-    def _read_loosely(self, data: bytes) -> None:
-        """A chunk of an unusual shape (content in parts, an error as text), field by field."""
+    def _read_loosely(self, data: bytes) -> bool:
+        """What has an unusual shape (content in parts, an error as text), field by field."""
         document = decode(data)
-        if isinstance(document, dict):
-            self._read_document(document, data)
+        if not isinstance(document, dict):
+            return False
+        self._read_document(document, data)
+        return True
 
     def _read_document(self, document: Mapping[str, Any], data: bytes) -> None:
         if model := text(document, "model"):
@@ -166,7 +176,7 @@ class ChatReader:
         self.reading.model = model
         if reasons_unseen(model) and not self.reading.seen_bytes:
             self.reading.hidden_reasoning = True
-        self._searches = self._searches or _SEARCHES_ALWAYS.search(model) is not None
+        self._searches = self._searches or searches_always(model)
 
     def _take_finish(self, index: int, reason: str) -> None:
         self._finish[index] = reason
@@ -175,17 +185,17 @@ class ChatReader:
         self.reading.complete = self.reading.complete or self.reading.usage is not None
 
     def _take_usage(self, raw: bytes) -> None:
-        reported = mapping(decode(raw))
-        usage = usage_of(reported, self._provider)
+        usage = usual_usage(raw)
         if usage is None:
-            return
+            reported = mapping(decode(raw))
+            usage = usage_of(reported, self._provider)
+            if usage is None:
+                return
+            self.reading.provider_cost_usd = provider_cost(raw) or self.reading.provider_cost_usd
+            self.reading.service_tier = text(reported, "service_tier") or self.reading.service_tier
         if self._searches and not usage.requests:
             usage = msgspec.structs.replace(usage, requests={"web_search": 1})
         self.reading.usage = usage
-        self.reading.provider_cost_usd = provider_cost(raw) or self.reading.provider_cost_usd
-        tier = text(reported, "service_tier")
-        if tier:
-            self.reading.service_tier = tier
         self.reading.complete = self.reading.complete or bool(self._finish)
 
     def _take_x_groq(self, raw: bytes) -> None:
@@ -205,9 +215,16 @@ class ChatReader:
             self.reading.complete = True
 
 
+@lru_cache(maxsize=MODELS_REMEMBERED)
 def reasons_unseen(model: str | None) -> bool:
     """Whether a model of this name reasons without showing all of it."""
     return model is not None and _REASONS_UNSEEN.search(model.lower()) is not None
+
+
+@lru_cache(maxsize=MODELS_REMEMBERED)
+def searches_always(model: str) -> bool:
+    """Whether each call of a model of this name pays for a web search that no usage shows."""
+    return _SEARCHES_ALWAYS.search(model) is not None
 
 
 def _generated_bytes(message: Mapping[str, Any]) -> int:

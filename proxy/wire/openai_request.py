@@ -80,20 +80,29 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
         if not isinstance(model, str) or not model:
             raise BodyInvalid(f"`model` in the body of `{call.route}` is not a name; write it as a string.")
         call.model = call.model or model
-    call.stream = plain(body.get("stream")) is True
-    asked = mapping(body.get("stream_options")).get("include_usage")
-    call.usage_asked = asked if isinstance(asked, bool) else None
-    limits = [output_limit(body.get(name)) for name in OUTPUT_LIMITS if name in body]
-    # Where several are given, providers differ in which one counts.
-    call.max_output_tokens = max((limit for limit in limits if limit is not None), default=None)
+    # Most requests have few of these, and a look whether one is there costs less than a look into it.
+    if "stream" in body:
+        call.stream = plain(body["stream"]) is True
+    if "stream_options" in body:
+        asked = mapping(body["stream_options"]).get("include_usage")
+        call.usage_asked = asked if isinstance(asked, bool) else None
+    for name in OUTPUT_LIMITS:
+        if name in body and (limit := output_limit(body[name])) is not None:
+            # Where several are given, providers differ in which one counts.
+            call.max_output_tokens = max(limit, call.max_output_tokens or 0)
     call.output_tokens_min = openai_output_min(call)
-    call.choices = max(choices(body.get("n")), choices(body.get("best_of")))
-    call.service_tier = short_name(plain(body.get("service_tier")))
+    for name in ("n", "best_of"):
+        if name in body:
+            call.choices = max(choices(body[name]), call.choices)
+    if "service_tier" in body:
+        call.service_tier = short_name(plain(body["service_tier"]))
     call.later = call.api == "openai.batches" or plain(body.get("background")) is True or _is_run(call)
     _read_labels(call, body)
     if call.route == "/v1/audio/speech":
         call.characters = len(text(body, "input") or "")
-    call.inline_bytes = sum(_inline_bytes(value) for value in body.values() if isinstance(value, msgspec.Raw))
+    for value in body.values():
+        if isinstance(value, msgspec.Raw) and len(memoryview(value)) >= INLINE_BYTES_MIN:
+            call.inline_bytes += _inline_bytes(bytes(value))
     if not call.free:
         mark_openai(call, body)
 
@@ -126,11 +135,8 @@ def _has_agent(body: Mapping[str, Any] | bytes) -> bool:
     return not isinstance(body, bytes) and "agent_id" in body
 
 
-def _inline_bytes(raw: msgspec.Raw) -> int:
+def _inline_bytes(data: bytes) -> int:
     """Length of base64 data in an undecoded value: data URLs and `input_audio`. Base64 holds no quote."""
-    if len(memoryview(raw)) < INLINE_BYTES_MIN:
-        return 0
-    data = bytes(raw)
     if not _samples_base64(data):
         return 0
     total = 0

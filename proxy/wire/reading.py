@@ -72,5 +72,8 @@ class Meter(Protocol):
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body, still compressed where the answer is."""
 
+    def read_whole(self, body: bytes) -> None:
+        """Take a body that is all there, in place of feeding it."""
+
     def close(self) -> Reading:
         """End of bytes. May be called at any time, also in mid-answer; then gives what was seen."""

@@ -102,7 +102,7 @@ def named_model(headers: Mapping[str, str], body: bytes) -> str | None:
 
 def _may_repeat_a_field(body: bytes, fields: JsonFields) -> bool:
     """Whether the body is longer than its fields and their punctuation by enough to say something twice."""
-    told = 2 + sum(len(name) + len('"":,') + len(memoryview(value)) for name, value in fields.items())
+    told = 2 + sum([len(name) + len('"":,') + len(memoryview(value)) for name, value in fields.items()])
     return len(body) - told >= len(b'"model":""')
 
 

@@ -51,7 +51,7 @@ async def head_of(make: Callable[[], web.StreamResponse], version: str = "1.1") 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         response = make()
         await response.prepare(request)
-        if not isinstance(response, web.Response):
+        if isinstance(response, StreamedAnswer):
             await response.write(b"hi")
         return response
 

@@ -13,6 +13,7 @@ from proxy.core.record import Record, decode
 from proxy.core.refusal import CODES
 from proxy.edge import body, relay, upstream
 from proxy.ledger.errors import LedgerUnavailable
+from proxy.wire.framing import AnswerMeter
 from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
 from tests.support.store import entries, eventually, open_client
 from tests.support.valkey import RunningServer
@@ -363,7 +364,7 @@ async def test_a_fault_of_ours_in_mid_answer_breaks_the_connection_and_is_record
         raise RuntimeError("a fault")
 
     async with scripted(begins) as url, serving(store_url, policy(url)) as edge:
-        monkeypatch.setattr(edge.relay, "_feed", broken)
+        monkeypatch.setattr(AnswerMeter, "feed", broken)
         async with edge.post(CHAT, STREAM) as reading:
             await reading.head()
             assert reading.status == 200

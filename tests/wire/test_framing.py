@@ -193,3 +193,39 @@ def test_a_meter_may_be_closed_early_and_again() -> None:
 @given(st.binary(max_size=300), st.sampled_from(["", "gzip", "br", "zstd", "deflate"]), st.integers(1, 50))
 def test_no_bytes_at_all_make_a_meter_raise(body: bytes, encoding: str, size: int) -> None:
     taken_of(body, encoding=encoding, size=size)
+
+
+def taken_whole(body: bytes, *, content_type: str = "", stream: bool = False, status: int = 200) -> list[Any]:
+    notes = Notes()
+    meter = AnswerMeter(notes, status=status, content_type=content_type, content_encoding="", stream=stream)
+    meter.read_whole(body)
+    meter.close()
+    return notes.taken
+
+
+BODIES = [
+    b"",
+    b"{}",
+    b'{"a":1}',
+    b'{"a":1}\n',
+    b'{\n  "a": 1\n}\n',
+    b'{"a":1,\r\n "b":{"c":2}}\r\n',
+    b'\n {"a":1}',
+    b'{"a":1}\n{"b":2}\n',
+    b'{"a":1}\r\n{"b":2}',
+    b'{"a":1} \n{"b":2}',
+    b'[{"a":1},{"b":2}]',
+    b'data: {"a":1}\n\n',
+    b'{"a":',
+    b"<html>",
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_body_that_is_all_there_is_taken_like_one_that_comes_in_pieces(
+    body: bytes, stream: bool, status: int
+) -> None:
+    whole = taken_whole(body, content_type="application/json", stream=stream, status=status)
+    assert whole == taken_of(body, content_type="application/json", stream=stream, status=status)

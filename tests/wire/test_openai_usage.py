@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.usage import Usage
-from proxy.wire.openai_usage import provider_cost, usage_of
+from proxy.wire.openai_usage import provider_cost, usage_of, usual_usage
 from proxy.wire.providers import OTHER, provider_named
 
 
@@ -233,3 +233,34 @@ def test_no_count_is_ever_negative_and_none_is_invented(
 def test_a_usage_of_any_shape_is_taken_without_a_fault(value: Any) -> None:
     names = ["prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "seconds", "search_units"]
     usage_of(dict.fromkeys(names, value), OTHER)
+
+
+usual_input = st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens"]), counts)
+usual_output = st.dictionaries(
+    st.sampled_from(["reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"]),
+    counts,
+)
+
+
+@given(
+    counts,
+    counts,
+    st.integers(-5, 5) | st.just(0),
+    usual_input | details,
+    usual_output | details,
+    st.sampled_from(["openai", "vercel", "x-ai"]),
+)
+def test_the_short_way_to_a_usual_usage_comes_to_the_same(
+    prompt: int, completion: int, gap: int, of_input: dict[str, int], of_output: dict[str, int], provider: str
+) -> None:
+    total = max(0, prompt + completion + gap)
+    told = tokens(prompt, completion, total, prompt_tokens_details=of_input, completion_tokens_details=of_output)
+    short = usual_usage(msgspec.json.encode(told))
+    assert short is None or short == usage_of(told, provider_named(provider))
+
+
+def test_the_usage_that_openai_writes_takes_the_short_way() -> None:
+    made = {"reasoning_tokens": 3, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
+    read = {"cached_tokens": 4, "audio_tokens": 0}
+    told = tokens(10, 5, 15, prompt_tokens_details=read, completion_tokens_details=made)
+    assert usual_usage(msgspec.json.encode(told)) == Usage(input=6, cached_input=4, output=5, reasoning=3)
