@@ -19,6 +19,7 @@ COMMANDS = {
     "calls": ("calls", "Show recorded calls."),
     "report": ("report", "Sum up cost and use."),
     "export": ("export", "Write FOCUS, CSV or OTLP for finance and trace tools."),
+    "twins": ("twins", "List tasks that are the same work."),
     "budgets": ("budgets", "Show what budgets allow, and raise them for a while."),
     "explain": ("explain", "Show the rules that apply to a call or a user."),
     "rehearse": ("rehearse", "Replay recorded calls against a changed policy."),

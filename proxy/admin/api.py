@@ -18,6 +18,7 @@ from .pages import front
 from .parameters import known_only
 from .rehearsal import Rehearsals
 from .threads import Threads
+from .twins import Twins
 
 __all__ = ["AdminContext", "admin_app"]
 
@@ -39,6 +40,7 @@ def admin_app(context: AdminContext) -> web.Application:
     app.add_routes([web.get("/", front), *House(context).routes()])
     app.add_routes(Figures(context, threads).routes())
     app.add_routes(Exports(context, threads).routes())
+    app.add_routes(Twins(context, threads).routes())
     app.add_routes(Keys(context, threads).routes())
     app.add_routes(Budgets(context, threads).routes())
     app.add_routes(Rehearsals(context, threads).routes())

@@ -136,6 +136,7 @@ def task_fields(name: str, found: list[TaskTotals]) -> dict[str, Any]:
         "last_at": rfc3339(max(totals.last_at_ms for totals in found)),
     }
     fields |= {field: sum(getattr(totals, field) for totals in found) for field in TASK_MEASURES}
+    fields["longest_loop"] = max(totals.longest_loop for totals in found)
     fields["by"] = [
         {
             "org": totals.org,
@@ -144,6 +145,7 @@ def task_fields(name: str, found: list[TaskTotals]) -> dict[str, Any]:
             "first_at": rfc3339(totals.first_at_ms),
             "last_at": rfc3339(totals.last_at_ms),
             **{field: getattr(totals, field) for field in TASK_MEASURES},
+            "longest_loop": totals.longest_loop,
         }
         for totals in found
     ]

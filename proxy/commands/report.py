@@ -12,8 +12,18 @@ from ..core.money import decimal_usd, format_usd
 from .admin_client import find_admin
 from .output import printable, table_line
 
-COUNTS = ("calls", "refused", "failed", "client_gone", "lost", "unpriced_calls", "assumed_calls", "tokens")
-HEADS = ("CALLS", "REFUSED", "FAILED", "TOKENS", "COST")
+COUNTS = (
+    "calls",
+    "refused",
+    "failed",
+    "client_gone",
+    "lost",
+    "unpriced_calls",
+    "assumed_calls",
+    "repeat_calls",
+    "tokens",
+)
+HEADS = ("CALLS", "REFUSED", "FAILED", "TOKENS", "REPEATED", "COST")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,11 +59,12 @@ def as_csv(answer: dict[str, Any]) -> str:
     """A line for each row and one for the total, told apart by the first column."""
     by, total = answer["by"], answer["total"]
     usage = list(total["usage"])
-    rows: list[list[Any]] = [["row", *by, *COUNTS, *usage, "cost_nusd", "cost_usd", "list_nusd"]]
+    rows: list[list[Any]] = [["row", *by, *COUNTS, *usage, "cost_nusd", "cost_usd", "list_nusd", "repeat_nusd"]]
     for kind, row in [*(("row", row) for row in answer["rows"]), ("total", total)]:
         names = [row.get(name) for name in by]
         counts = [row[name] for name in COUNTS] + [row["usage"][name] for name in usage]
-        rows.append([kind, *names, *counts, row["cost_nusd"], decimal_usd(row["cost_nusd"]), row["list_nusd"]])
+        money = [row["cost_nusd"], decimal_usd(row["cost_nusd"]), row["list_nusd"], row["repeat_nusd"]]
+        rows.append([kind, *names, *counts, *money])
     return csv_lines(rows)
 
 
@@ -70,7 +81,15 @@ def as_table(answer: dict[str, Any]) -> str:
 
 def sums(row: dict[str, Any]) -> list[str]:
     counts = [f"{row[name]:,}" for name in ("calls", "refused", "failed", "tokens")]
-    return [*counts, format_usd(row["cost_nusd"])]
+    return [*counts, share(row["repeat_nusd"], row["cost_nusd"]), format_usd(row["cost_nusd"])]
+
+
+def share(part: int, whole: int) -> str:
+    """How much of the money went into repeats, in percent; any of it is more than 0 %."""
+    if not part or not whole:
+        return "-"
+    percent = part * 100 / whole
+    return f"{percent:.0f}%" if percent >= 1 else "<1%"
 
 
 def notes(total: dict[str, Any]) -> list[str]:

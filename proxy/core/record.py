@@ -74,6 +74,9 @@ class Record(msgspec.Struct, kw_only=True):
     fingerprint: str | None = None
     twin_of: str | None = None
     repeats: int = 0
+    loop: int = 0
+    """Equal rounds of tool use at the end of its conversation, or of its task; 0 or 1: it goes in no circle. Beside
+    the contract."""
     replayed: bool = False
 
     ms_total: float = 0
@@ -110,6 +113,16 @@ def is_unpriced(record: Record) -> bool:
     """Whether a call lacks a price. One whose usage is still to come (`estimate.later`: a background answer) does not:
     the record that takes its place will say what it cost."""
     return record.cost_nusd is None and record.estimate.get("later") is not True
+
+
+def stands_still(record: Record) -> bool:
+    """Whether the conversation of a call did not move on: it was sent before, or goes in circles."""
+    return record.repeats > 0 or record.loop > 1
+
+
+def is_repeat(record: Record) -> bool:
+    """Whether a call repeats work: it stands still, or has a twin, as where its task is the work of another one."""
+    return record.twin_of is not None or stands_still(record)
 
 
 def rfc3339(at_ms: int) -> str:

@@ -15,6 +15,7 @@ from .raises import RaiseBook
 from .reports import Report, report
 from .reprice import Price, Repriced, reprice
 from .spending import Spending
+from .twins import TwinGroup, twins
 from .writer import Fence, Ingested, Writer
 
 
@@ -53,6 +54,10 @@ class Ledger(Queries):
     def hours(self, since_ms: int, until_ms: int, timezone: str = "UTC") -> Iterator[HourSums]:
         """The sums of every hour, oldest first; see exports.hours. Raises ReportInvalid too."""
         return hours(self._database, since_ms, until_ms, timezone)
+
+    def twins(self, *, since_ms: int, until_ms: int) -> list[TwinGroup]:
+        """Tasks that are the same work; see twins.twins. Raises TwinsInvalid too."""
+        return twins(self._database, since_ms, until_ms)
 
     def reprice(self, since_ms: int, price: Price, cursor: str | None = None) -> Repriced:
         """One step of pricing calls with a guessed or unknown price again; call it until `next` is None."""

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.schema import CreateColumn
 
 from .errors import LedgerRefused, LedgerUnavailable
 from .tables import KEYS_VERSION, LEDGER_ID, SCHEMA, SCHEMA_VERSION, WRITER, meta, metadata
@@ -136,11 +137,20 @@ class Database:
         return known[LEDGER_ID]
 
     def _upgrade(self) -> None:
-        """Brings the schema of an older version up to ours: so far every version has only added tables."""
+        """Brings the schema of an older version up to ours: every version has only added tables, columns and indexes.
+        In rows of before a new column has its default, which is what the older version would have written."""
         with self._translated(), self._writer.begin() as connection:
             if not self.sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": CREATE_LOCK})
             metadata.create_all(connection)
+            for table in metadata.tables.values():
+                known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+                for column in table.columns:
+                    if column.name not in known:
+                        definition = CreateColumn(column).compile(dialect=connection.dialect)
+                        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
             connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value=str(SCHEMA_VERSION)))
 
 

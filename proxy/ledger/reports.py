@@ -40,7 +40,8 @@ class ReportInvalid(ValueError):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Sums of calls. `values` belong to the report's `by`, in its order; None is an absent task, agent or the like.
 
-    `cost_nusd` leaves out the `unpriced_calls` and contains the guess for the `assumed_calls`. `usage` has the
+    `cost_nusd` leaves out the `unpriced_calls` and contains the guess for the `assumed_calls`, and `repeat_nusd`: what
+    the `repeat_calls` cost, which repeat work. `usage` has the
     record's fields, with `requests` as one number and `audio_ms` for its seconds.
     """
 
@@ -54,6 +55,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     list_nusd: int
     unpriced_calls: int
     assumed_calls: int
+    repeat_calls: int
+    repeat_nusd: int
     tokens: int
     usage: dict[str, int]
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..core.money import NUSD_MAX
-from ..core.record import Record, is_unpriced
+from ..core.record import Record, is_repeat, is_unpriced, stands_still
 from ..core.usage import TOKEN_FIELDS
 
 HOUR_MS = 3_600_000
@@ -27,8 +27,11 @@ DIMENSIONS = ("org", "team", "user", "task", "agent", "provider", "model", "upst
 USAGE_SUMS = (*TOKEN_FIELDS, "reasoning", "requests", "audio_ms", "images", "characters")
 """Sums of usage: the record's fields, but `requests` as one number and `seconds` as whole `audio_ms`."""
 
-MEASURES = ("calls", "cost_nusd", "list_nusd", "unpriced_calls", "assumed_calls", *USAGE_SUMS)
-TASK_MEASURES = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls", "tokens")
+REPEAT_SUMS = ("repeat_calls", "repeat_nusd")
+"""Calls that repeat work, and what they cost: a part of `calls` and of `cost_nusd`."""
+
+MEASURES = ("calls", "cost_nusd", "list_nusd", "unpriced_calls", "assumed_calls", *REPEAT_SUMS, *USAGE_SUMS)
+TASK_MEASURES = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls", "tokens", *REPEAT_SUMS, "still_calls")
 
 SECONDS_MAX = NUSD_MAX // 1000
 """As `amount`, before a float that is not finite could be rounded."""
@@ -94,6 +97,7 @@ def measures(record: Record) -> tuple[int, ...]:
             record.list_nusd or 0,
             record.count if is_unpriced(record) else 0,
             record.count if record.cost_source == "assumed" else 0,
+            *repeat_sums(record),
             *usage.token_counts,
             usage.reasoning,
             sum(usage.requests.values()) if usage.requests else 0,
@@ -107,6 +111,11 @@ def measures(record: Record) -> tuple[int, ...]:
 def bounded(values: tuple[int, ...]) -> tuple[int, ...]:
     """Each of them as `amount` gives it; hardly ever is there one to bound."""
     return values if max(values) <= NUSD_MAX else tuple(map(amount, values))
+
+
+def repeat_sums(record: Record) -> tuple[int, int]:
+    """The values of REPEAT_SUMS, not yet bounded."""
+    return (record.count, record.cost_nusd or 0) if is_repeat(record) else (0, 0)
 
 
 def task_key(record: Record) -> TaskKey | None:
@@ -125,6 +134,8 @@ def task_measures(record: Record) -> tuple[int, ...]:
             record.list_nusd or 0,
             record.count if is_unpriced(record) else 0,
             record.usage.tokens,
+            *repeat_sums(record),
+            record.count if stands_still(record) else 0,
         )
     )
 
@@ -135,7 +146,11 @@ def digest(values: tuple[str, ...]) -> str:
 
 
 class TaskTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What one user spent on one task, over all time. `cost_nusd` leaves out the `unpriced_calls`."""
+    """What one user spent on one task, over all time. `cost_nusd` leaves out the `unpriced_calls`.
+
+    `repeat_calls` repeat work, and cost `repeat_nusd`; the conversations of `still_calls` did not move on;
+    `longest_loop` is how often the same rounds of tool use followed one another.
+    """
 
     org: str
     task: str
@@ -149,6 +164,10 @@ class TaskTotals(msgspec.Struct, frozen=True, kw_only=True):
     list_nusd: int
     unpriced_calls: int
     tokens: int
+    repeat_calls: int
+    repeat_nusd: int
+    still_calls: int
+    longest_loop: int
 
 
 class TaskChange(msgspec.Struct):
@@ -157,6 +176,7 @@ class TaskChange(msgspec.Struct):
     sums: list[int]
     first_at_ms: int = NEVER_FIRST_MS
     last_at_ms: int = NEVER_LAST_MS
+    longest_loop: int = 0
 
 
 class Changes:
@@ -173,9 +193,11 @@ class Changes:
         if task is not None:
             task.first_at_ms = min(task.first_at_ms, record.at_ms)
             task.last_at_ms = max(task.last_at_ms, record.at_ms)
+            task.longest_loop = max(task.longest_loop, record.loop)
 
     def remove(self, record: Record) -> None:
-        """A record that was added before is replaced. The span of its task stays: the caller sets it right."""
+        """A record that was added before is replaced. The span of its task and its longest loop are no sums and stay:
+        the caller sets them right."""
         self._change(record, sub)
 
     def _change(self, record: Record, by: Callable[[int, int], int]) -> TaskChange | None:

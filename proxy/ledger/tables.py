@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
 
 metadata = MetaData()
@@ -36,6 +36,8 @@ calls = Table(
     Column("rule", Text, nullable=False),
     Column("cost_nusd", BigInteger),
     Column("cost_source", Text, nullable=False),
+    Column("twin_of", Text, nullable=False, server_default=""),  # the call that it repeats; empty: none
+    Column("loop", BigInteger, nullable=False, server_default="0"),
     # The whole record as JSON. Text, not JSONB: PostgreSQL's JSONB refuses a \u0000 that a caller may send.
     Column("record", Text, nullable=False),
     sqlite_autoincrement=True,  # a number is never given twice, also when the newest row is replaced
@@ -49,6 +51,8 @@ Index(
     sqlite_where=calls.c.upstream_call_id != "",
     postgresql_where=calls.c.upstream_call_id != "",
 )
+HAS_TWIN = calls.c.twin_of != ""
+Index("calls_twins", calls.c.at_ms, sqlite_where=HAS_TWIN, postgresql_where=HAS_TWIN)
 TO_REPRICE = (calls.c.cost_source == "assumed") | calls.c.cost_nusd.is_(None)
 """Calls whose price was guessed or unknown: few, and found without reading the others."""
 Index("calls_to_reprice", calls.c.seq, sqlite_where=TO_REPRICE, postgresql_where=TO_REPRICE)
@@ -59,7 +63,7 @@ hourly = Table(
     Column("hour_ms", BigInteger, primary_key=True, autoincrement=False),
     Column("key", Text, primary_key=True),  # rollups.digest of the dimensions
     *(Column(name, Text, nullable=False) for name in DIMENSIONS),
-    *(Column(name, BigInteger, nullable=False) for name in MEASURES),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in MEASURES),
     sqlite_with_rowid=False,
 )
 
@@ -73,7 +77,8 @@ tasks = Table(
     Column("task_source", Text, nullable=False),
     Column("first_at_ms", BigInteger, nullable=False),
     Column("last_at_ms", BigInteger, nullable=False),
-    *(Column(name, BigInteger, nullable=False) for name in TASK_MEASURES),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in TASK_MEASURES),
+    Column("longest_loop", BigInteger, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 

@@ -154,6 +154,7 @@ class Writer:
                 **task_columns(key),
                 "first_at_ms": change.first_at_ms,
                 "last_at_ms": change.last_at_ms,
+                "longest_loop": change.longest_loop,
                 **dict(zip(TASK_MEASURES, change.sums, strict=True)),
             }
             for key, change in changes.tasks.items()
@@ -161,7 +162,7 @@ class Writer:
         self._database.write_rows(connection, self._upsert_task, rows)
 
     def _tidy(self, connection: Connection, changes: Changes, replaced: Sequence[Replacement]) -> None:
-        """After replacements: drops sums over nothing, and sets right the span of tasks that a call left."""
+        """After replacements: drops sums over nothing, and sets right what is no sum of tasks that a call left."""
         for part in parts(changes.hourly):
             keys = [digest(values) for _, values in part]
             hours = {hour for hour, _ in part}
@@ -172,16 +173,17 @@ class Writer:
             connection.execute(delete(tasks).where(tasks.c.key.in_([digest(key) for key in part]), tasks.c.calls == 0))
         for replacement in replaced:
             left = task_key(replacement.before)
-            stayed = left == task_key(replacement.after) and replacement.before.at_ms == replacement.after.at_ms
+            before, after = replacement.before, replacement.after
+            stayed = left == task_key(after) and (before.at_ms, before.loop) == (after.at_ms, after.loop)
             if left is None or stayed:
                 continue
             org, task, user, source = left
             same = and_(calls.c.org == org, calls.c.task == task, calls.c.user == user, calls.c.task_source == source)
             first = select(func.min(calls.c.at_ms)).where(same).scalar_subquery()
             last = select(func.max(calls.c.at_ms)).where(same).scalar_subquery()
-            connection.execute(
-                update(tasks).where(tasks.c.key == digest(left)).values(first_at_ms=first, last_at_ms=last)
-            )
+            loop = select(func.max(calls.c.loop)).where(same).scalar_subquery()
+            found = {"first_at_ms": first, "last_at_ms": last, "longest_loop": loop}
+            connection.execute(update(tasks).where(tasks.c.key == digest(left)).values(found))
 
     @cached_property
     def _insert_calls(self) -> Insert:
@@ -207,7 +209,8 @@ class Writer:
         changed["first_at_ms"] = case(
             (new.first_at_ms < tasks.c.first_at_ms, new.first_at_ms), else_=tasks.c.first_at_ms
         )
-        changed["last_at_ms"] = case((new.last_at_ms > tasks.c.last_at_ms, new.last_at_ms), else_=tasks.c.last_at_ms)
+        for name in ("last_at_ms", "longest_loop"):
+            changed[name] = case((new[name] > tasks.c[name], new[name]), else_=tasks.c[name])
         return insert.on_conflict_do_update(index_elements=["key"], set_=changed)
 
 
@@ -256,6 +259,8 @@ def call_row(record: Record, store_revision: int) -> dict[str, Any]:
         "rule": text(record.rule),
         "cost_nusd": None if record.cost_nusd is None else amount(record.cost_nusd),
         "cost_source": record.cost_source,
+        "twin_of": text(record.twin_of),
+        "loop": amount(record.loop),
         "record": encode(record).decode(),
     }
 

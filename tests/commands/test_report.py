@@ -34,12 +34,32 @@ def test_the_table_ends_with_the_total(admin: Admin) -> None:
     admin.ledger.ingest(entries(made(1), made(2, task=None), refused(3)))
     lines = report_command().stdout.splitlines()
     assert [line.split() for line in lines] == [
-        ["TASK", "CALLS", "REFUSED", "FAILED", "TOKENS", "COST"],
-        ["PAY-7", "2", "1", "0", "1,100", "$0.0012"],
-        ["-", "1", "0", "0", "1,100", "$0.0012"],
+        ["TASK", "CALLS", "REFUSED", "FAILED", "TOKENS", "REPEATED", "COST"],
+        ["PAY-7", "2", "1", "0", "1,100", "-", "$0.0012"],
+        ["-", "1", "0", "0", "1,100", "-", "$0.0012"],
         ["-" * len(lines[0])],
-        ["TOTAL", "3", "1", "0", "2,200", "$0.0024"],
+        ["TOTAL", "3", "1", "0", "2,200", "-", "$0.0024"],
     ]
+
+
+def test_the_share_of_the_money_that_went_into_repeats_is_shown(admin: Admin) -> None:
+    admin.ledger.ingest(
+        entries(
+            made(1),
+            made(2, repeats=1, twin_of="call000001"),
+            made(3, loop=4, cost_nusd=2_400_000),
+            made(4, task="PAY-8", cost_nusd=10_000_000),
+            made(5, task="PAY-8", repeats=1, twin_of="call000004", cost_nusd=20_000),
+        )
+    )
+    lines = report_command().stdout.splitlines()
+    assert [(line.split()[0], line.split()[-2]) for line in lines if "$" in line] == [
+        ("PAY-7", "75%"),
+        ("PAY-8", "<1%"),
+        ("TOTAL", "24%"),
+    ]
+    [row, _] = json.loads(report_command("--format", "json").stdout)["rows"]
+    assert (row["repeat_calls"], row["repeat_nusd"]) == (2, 3_600_000)
 
 
 def test_what_the_cost_rests_on_is_said_below(admin: Admin) -> None:

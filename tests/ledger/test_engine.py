@@ -42,6 +42,34 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger, ledger_url: str)
     database.close()
 
 
+def test_a_ledger_of_before_repeats_were_known_is_brought_up_to_date(ledger: Ledger, ledger_url: str) -> None:
+    """Schema 2 had neither the columns nor their index. Its calls repeat nothing, as far as anybody knows."""
+    ledger.ingest(entries(made(1)))
+    ledger.close()
+    database = Database(ledger_url)
+    gone = {
+        "calls": ("twin_of", "loop"),
+        "hourly": ("repeat_calls", "repeat_nusd"),
+        "tasks": ("repeat_calls", "repeat_nusd", "still_calls", "longest_loop"),
+    }
+    with database.writing() as connection:
+        connection.exec_driver_sql("DROP INDEX calls_twins")
+        for table, columns in gone.items():
+            for column in columns:
+                connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value="2"))
+    database.close()
+    upgraded = open_ledger(ledger_url)
+    upgraded.ingest(entries(made(2, repeats=1, twin_of="call000001", loop=3), first=2))
+    [totals] = upgraded.task("PAY-7")
+    assert (totals.calls, totals.repeat_calls, totals.repeat_nusd, totals.longest_loop) == (2, 1, 1_200_000, 3)
+    # An old row that is replaced takes nothing away that was never added.
+    upgraded.ingest(entries(made(1, revision=2), first=3))
+    assert upgraded.task("PAY-7")[0].repeat_calls == 1
+    upgraded.close()
+    open_ledger(ledger_url).close()
+
+
 def test_a_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "other.db")
     connection.executescript("CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('site', 'blog');")

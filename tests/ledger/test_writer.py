@@ -93,6 +93,33 @@ def test_a_call_that_moves_to_another_task_leaves_nothing_behind(ledger: Ledger)
     assert ledger.task("PAY-7") == []
 
 
+def test_what_a_task_repeated_is_summed_and_stays_right_when_rows_are_replaced(ledger: Ledger) -> None:
+    again = {"repeats": 1, "twin_of": "call000001"}
+    ledger.ingest(
+        entries(
+            made(1),
+            made(2, result="lost", cost_nusd=5_000_000, **again),
+            made(3, twin_of="call000001", cost_nusd=7),  # the work of another task: its conversation moves on
+            made(4, loop=6, cost_nusd=11),
+            made(5, loop=1),
+            refused(6, refusal="loop", loop=9, count=3),
+        )
+    )
+    [totals] = ledger.task("PAY-7")
+    assert (totals.calls, totals.repeat_calls, totals.still_calls, totals.longest_loop) == (8, 6, 5, 9)
+    assert totals.repeat_nusd == 5_000_018
+    ledger.ingest(entries(made(2, revision=2, cost_nusd=4_000_000, **again), first=7))
+    assert ledger.task("PAY-7")[0].repeat_nusd == 4_000_018
+    # Its longest loops leave the task: the next one is found again.
+    moved = [refused(6, refusal="loop", loop=9, count=3, task="PAY-8", revision=2), made(4, revision=2)]
+    ledger.ingest(entries(*moved, first=8))
+    [left], [other] = ledger.task("PAY-7"), ledger.task("PAY-8")
+    assert (left.longest_loop, other.longest_loop) == (1, 9)
+    assert (left.repeat_calls, left.repeat_nusd, left.still_calls) == (2, 4_000_007, 1)
+    report = ledger.report(["task"], since_ms=0, until_ms=FOREVER_MS)
+    assert [(row.repeat_calls, row.repeat_nusd) for row in report.rows] == [(2, 4_000_007), (3, 0)]
+
+
 def test_folded_refusals_count_as_the_calls_they_stand_for(ledger: Ledger) -> None:
     ledger.ingest(entries(refused(1, count=41), made(2)))
     total = ledger.report(["user"], since_ms=0, until_ms=FOREVER_MS).total

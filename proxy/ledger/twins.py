@@ -1,0 +1,159 @@
+"""Twins: groups of tasks that are the same work, by what their calls repeat of one another.
+
+A call names the call that it repeats. Where the two belong to different tasks, or to different people, the tasks are
+twins, and so are their twins. Nothing is guessed here, and nothing stands in an order of use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from sqlalchemy import Connection, or_, select
+
+from .engine import Database
+from .queries import TASK_COLUMNS
+from .rollups import TaskTotals
+from .tables import HAS_TWIN, calls, tasks
+from .writer import parts
+
+REPEATS_MAX = 500_000
+"""Calls that one question looks through: a few seconds. More is asked for in parts."""
+
+Work = tuple[str, str, str]
+"""org, task, user: somebody's work on a task, whatever told us of the task."""
+
+
+class TwinsInvalid(ValueError):
+    """A question that cannot be answered as it was asked. The sentence says what to change."""
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """The first call by which some work is known to repeat other work, and the call that it repeats."""
+
+    call_id: str
+    twin_of: str
+    task: str
+    user: str
+    """Whose work is repeated."""
+
+
+class TwinTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a group. `calls` and `cost_nusd` are all that it ever had. `repeat` is None for the one that was first,
+    and for one that others repeat without repeating any."""
+
+    org: str
+    task: str
+    user: str
+    first_at_ms: int
+    last_at_ms: int
+    calls: int
+    cost_nusd: int
+    repeat: Repeat | None
+
+
+class TwinGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Tasks that are the same work, in the order of their names, and what they cost together.
+
+    `one_cost_nusd` is what the one that was begun first cost: what the work would have cost if it had been done once.
+    """
+
+    tasks: list[TwinTask]
+    calls: int
+    cost_nusd: int
+    one_cost_nusd: int
+
+
+def twins(database: Database, since_ms: int, until_ms: int) -> list[TwinGroup]:
+    """The groups that calls admitted from `since_ms` to before `until_ms` belong to, in the order of the names of
+    their first tasks. Calls without a task are in none. Raises TwinsInvalid, LedgerUnavailable."""
+    with database.reading() as connection:
+        repeats = repeats_between(connection, since_ms, until_ms)
+        totals = totals_of(connection, {work for pair in repeats for work in pair})
+    shown_by: dict[Work, Repeat] = {}
+    for (work, _), repeat in repeats.items():
+        shown_by.setdefault(work, repeat)
+    groups = [group_of(members, shown_by, totals) for members in together(repeats)]
+    return sorted(groups, key=lambda group: [(each.task, each.user, each.org) for each in group.tasks])
+
+
+def repeats_between(connection: Connection, since_ms: int, until_ms: int) -> dict[tuple[Work, Work], Repeat]:
+    """Which work repeats which other, with the first call that shows it."""
+    twin = calls.alias("twin")
+    other = or_(calls.c.task != twin.c.task, calls.c.user != twin.c.user)
+    statement = (
+        select(
+            calls.c.org,
+            calls.c.task,
+            calls.c.user,
+            twin.c.task.label("twin_task"),
+            twin.c.user.label("twin_user"),
+            calls.c.call_id,
+            calls.c.twin_of,
+        )
+        .join(twin, twin.c.call_id == calls.c.twin_of)
+        .where(HAS_TWIN, calls.c.at_ms >= since_ms, calls.c.at_ms < until_ms)
+        .where(other, calls.c.task != "", twin.c.task != "", calls.c.org == twin.c.org)
+        .order_by(calls.c.at_ms, calls.c.seq)
+        .limit(REPEATS_MAX + 1)
+    )
+    found: dict[tuple[Work, Work], Repeat] = {}
+    seen = 0
+    for row in connection.execute(statement.execution_options(yield_per=1000)):
+        seen += 1
+        pair = (row.org, row.task, row.user), (row.org, row.twin_task, row.twin_user)
+        found.setdefault(pair, Repeat(row.call_id, row.twin_of, row.twin_task, row.twin_user))
+    if seen > REPEATS_MAX:
+        raise TwinsInvalid(f"more than {REPEATS_MAX:,} calls repeat others in that time; ask for a shorter one")
+    return found
+
+
+def together(pairs: Iterable[tuple[Work, Work]]) -> list[list[Work]]:
+    """Work that is joined by pairs, directly or by way of others, as lists in the order of names."""
+    group: dict[Work, list[Work]] = {}
+    for one, other in pairs:
+        mine, theirs = group.setdefault(one, [one]), group.setdefault(other, [other])
+        if mine is not theirs:
+            mine += theirs
+            for work in theirs:
+                group[work] = mine
+    return [sorted(members) for members in {id(members): members for members in group.values()}.values()]
+
+
+def totals_of(connection: Connection, wanted: set[Work]) -> dict[Work, list[TaskTotals]]:
+    """What was spent on each, a row for each source that told us of the task."""
+    found: dict[Work, list[TaskTotals]] = {}
+    for part in parts({task for _, task, _ in wanted}):
+        for row in connection.execute(select(*TASK_COLUMNS).where(tasks.c.task.in_(part))):
+            totals = TaskTotals(**row._mapping)
+            work = totals.org, totals.task, totals.user
+            if work in wanted:
+                found.setdefault(work, []).append(totals)
+    return found
+
+
+def group_of(members: list[Work], shown_by: dict[Work, Repeat], totals: dict[Work, list[TaskTotals]]) -> TwinGroup:
+    begun = {work: min(each.first_at_ms for each in totals[work]) for work in members}
+    first = min(members, key=lambda work: (begun[work], work))
+    shown = []
+    for work in members:
+        org, task, user = work
+        mine = totals[work]
+        shown.append(
+            TwinTask(
+                org=org,
+                task=task,
+                user=user,
+                first_at_ms=begun[work],
+                last_at_ms=max(each.last_at_ms for each in mine),
+                calls=sum(each.calls for each in mine),
+                cost_nusd=sum(each.cost_nusd for each in mine),
+                repeat=None if work == first else shown_by.get(work),
+            )
+        )
+    return TwinGroup(
+        tasks=shown,
+        calls=sum(each.calls for each in shown),
+        cost_nusd=sum(each.cost_nusd for each in shown),
+        one_cost_nusd=sum(each.cost_nusd for each in totals[first]),
+    )
