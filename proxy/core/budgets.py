@@ -105,11 +105,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
         Orgs never share a counter, and calls without a task have one for each user, not one for all.
         """
-        seen = [read(caller, call, upstream) or None for read in map(reader_of, self.per)]
-        apart = caller.user if "task" in self.per and not caller.task else None
-        # As JSON, an absent value can never be mistaken for one that is spelled `none`.
-        place = self.identity.encode() + _encode((caller.org, seen, apart))
-        digest = hashlib.blake2b(place, digest_size=COUNTER_BYTES).hexdigest()
+        digest, seen = counter_of(self.identity, self.per, caller, call, upstream)
         return digest, tuple([value or ABSENT for value in seen])
 
     def limit_for(self, values: tuple[str, ...], raises: Raises | None = None, now_ms: int = 0) -> int:
@@ -142,6 +138,17 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.json.Encoder().encode
+
+
+def counter_of(
+    identity: str, per: tuple[str, ...], caller: Caller, call: Call, upstream: Upstream
+) -> tuple[str, list[str | None]]:
+    """The id of the counter of a rule that a call falls into, and its values of `per` (None where there is none)."""
+    seen = [read(caller, call, upstream) or None for read in map(reader_of, per)]
+    apart = caller.user if "task" in per and not caller.task else None
+    # As JSON, an absent value can never be mistaken for one that is spelled `none`.
+    place = identity.encode() + _encode((caller.org, seen, apart))
+    return hashlib.blake2b(place, digest_size=COUNTER_BYTES).hexdigest(), seen
 
 
 class Scope(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from .alerts import AlertRule
 from .budgets import Budget, BudgetIndex, Scope
 from .call import Call
 from .caller import Caller
+from .duplicates import DuplicateIndex, DuplicateRule, DuplicateScope
 from .globs import compiled
 from .matching import FIELDS, LABEL, Condition, Match, Mode, Upstream
 from .money import NUSD_PER_USD
@@ -117,6 +118,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults = Defaults()
     access: tuple[AccessRule, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    duplicates: tuple[DuplicateRule, ...] = ()
     outcomes: tuple[OutcomeRule, ...] = ()
     teams: tuple[Team, ...] = ()
     unproven: tuple[Budget, ...] = ()
@@ -126,9 +128,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[AlertRule, ...] = ()
     budget_index: BudgetIndex = BudgetIndex(())
     """Made from `budgets`; whatever is given for it is replaced."""
+    duplicate_index: DuplicateIndex = DuplicateIndex(())
+    """Likewise from `duplicates`."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "budget_index", BudgetIndex(self.budgets))
+        msgspec.structs.force_setattr(self, "duplicate_index", DuplicateIndex(self.duplicates))
 
     def budgets_for(self, caller: Caller, call: Call, upstream: Upstream) -> list[Budget]:
         """The budgets that a call meets, in the order of the policy."""
@@ -137,6 +142,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def scopes_for(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[Scope, ...]:
         """The same with the counter of each; last those of the caller's task key (`max_cost`)."""
         return self.budget_index.scopes(caller, call, upstream)
+
+    def duplicates_for(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[DuplicateScope, ...]:
+        """The duplicate rules that a call meets, in the order of the policy."""
+        return self.duplicate_index.scopes(caller, call, upstream)
 
     def upstream_for(self, name: str) -> Upstream | None:
         """The upstream of the first path segment, if there is one."""

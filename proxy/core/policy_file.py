@@ -26,6 +26,7 @@ from .policy_budgets import (
     check_tasks_are_bounded,
     match_of,
 )
+from .policy_duplicates import check_duplicate, duplicate_of
 from .policy_outcomes import check_outcome, check_team, check_unproven, outcome_of, team_of, unproven_of
 from .policy_schema import POLICY_FILE, PROVIDER_BY_DIALECT, RESERVED_UPSTREAM_NAMES, json_schema, key_table
 from .policy_values import Report
@@ -90,6 +91,7 @@ class _Loader:
         self._defaults: dict[str, Any] = {}
         self._access: list[Written] = []
         self._budgets: list[Written] = []
+        self._duplicates: list[Written] = []
         self._outcomes: list[Written] = []
         self._teams: list[tuple[Scalar, Written]] = []
         self._unproven: list[Written] = []
@@ -134,6 +136,9 @@ class _Loader:
             elif section == "budgets":
                 for item, fields in value:
                     self._take_rule(item, fields, report.under("budgets"), check_budget, self._budgets)
+            elif section == "duplicates":
+                for item, fields in value:
+                    self._take_rule(item, fields, report.under("duplicates"), check_duplicate, self._duplicates)
             elif section == "outcomes":
                 for item, fields in value:
                     self._take_rule(item, fields, report.under("outcomes"), check_outcome, self._outcomes)
@@ -288,7 +293,7 @@ class _Loader:
             known_model = known_model_of(self._book, ours)
         check_other_models(self._budgets, upstreams, known_model)
         check_tasks_are_bounded(self._budgets)
-        check_globs([*self._access, *self._budgets, *self._unproven], upstreams, known_model)
+        check_globs([*self._access, *self._budgets, *self._duplicates, *self._unproven], upstreams, known_model)
         for name, team in self._teams:
             check_team(name, team, self._outcomes)
 
@@ -306,6 +311,7 @@ class _Loader:
             defaults=defaults,
             access=tuple(_access_rule(written.fields, defaults.mode) for written in self._access),
             budgets=tuple(budget_of(written, defaults.mode) for written in self._budgets),
+            duplicates=tuple(duplicate_of(written, defaults.mode) for written in self._duplicates),
             outcomes=tuple(outcome_of(written) for written in self._outcomes),
             teams=tuple(team_of(name.text, written.fields) for name, written in self._teams),
             unproven=tuple(unproven_of(written, defaults.mode) for written in self._unproven),

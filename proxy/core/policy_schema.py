@@ -190,6 +190,51 @@ BUDGET = Keys(
     }
 )
 
+DUPLICATE = Keys(
+    {
+        "name": Key(_rule_name, "unique in the whole policy; a part of its memory's identity", required=True),
+        "kind": Key(
+            Choice("exact", "normalized", "loop", "similar", "task"),
+            "what is the same: the call; the call but for ids and times; its last tool calls and their results; most "
+            "of its words (`warn` only); what another task was asked to do",
+            required=True,
+        ),
+        "match": Key(ACCESS_MATCH, "which calls, by the keys of `access[].match`; all must match", "{}"),
+        "per": Key(
+            Per(),
+            "whose calls are compared with one another: those with the same values. Orgs are always apart",
+            otherwise="`user`; of `kind: task` `org`",
+        ),
+        "limit": Key(
+            Limit(),
+            "how many calls with one fingerprint may pass, like `3 calls`; of `loop` equal rounds, of `task` tasks. "
+            "The next one meets `then`",
+            otherwise="required; with `replay` and `join` `1 calls`",
+        ),
+        "every": Key(Window(), "how far back calls count; at most 31 days, and not `ever`", "rolling 10m"),
+        "timezone": Key(Timezone(), "whose clock and calendar count", "UTC"),
+        "then": Key(
+            Choice("warn", "refuse", "replay", "join"),
+            "`warn`: a header; `replay`: the first call's answer again, for nothing; `join`: wait for the same call "
+            "that is running, then give its answer. The last two only with `exact`",
+            "warn",
+        ),
+        "mode": Key(_mode, "`shadow`: recorded as one that would have refused", otherwise="`defaults.mode`"),
+        "share": Key(
+            Choice("user", "org"),
+            "whose answers `replay` and `join` may give, and who is named in a refusal: the user's own, or anybody's "
+            "in the org",
+            "user",
+        ),
+        "samples": Key(
+            YesNo(),
+            "calls with a temperature above 0, or with another seed, are samples on purpose and no twins",
+            "false",
+        ),
+        "help": _help,
+    }
+)
+
 _OTHER_RATE_MEANINGS = {
     "characters_per_million": "USD for a million characters",
     "audio_per_hour": "USD for an hour of audio",
@@ -253,6 +298,7 @@ SECTIONS: dict[str, Key] = {
     "defaults": Key(DEFAULTS, "what holds where no rule says otherwise"),
     "access": Key(ListOf(ACCESS), "who may call what; without a rule everything with a valid key"),
     "budgets": Key(ListOf(BUDGET), "limits in money, tokens, calls and calls at once; any number may meet a call"),
+    "duplicates": Key(ListOf(DUPLICATE), "calls and tasks that were made before, and loops"),
     "outcomes": Key(ListOf(OUTCOME), "what tasks come to, told by sources that sign"),
     "teams": Key(MapOf(TEAM_NAME, TEAM), "what teams deliver, and how many people they are"),
     "unproven": Key(ListOf(UNPROVEN), "what a task may cost without an outcome"),

@@ -72,11 +72,17 @@ class Record(msgspec.Struct, kw_only=True):
     estimate: dict[str, Any] = {}
 
     fingerprint: str | None = None
+    work: str | None = None
+    """Fingerprint of what the task was asked to do: tasks with the same one are the same work. Beside the contract, as
+    are `twin_rule` and `twin_kind` (which rule found the twin), `loop` and `moved_on`."""
     twin_of: str | None = None
+    twin_rule: str | None = None
+    twin_kind: str | None = None
     repeats: int = 0
     loop: int = 0
-    """Equal rounds of tool use at the end of its conversation, or of its task; 0 or 1: it goes in no circle. Beside
-    the contract."""
+    """Equal rounds of tool use at the end of its conversation, or of its task; 1: the last one is new, 0: it ends in
+    none."""
+    moved_on: bool | None = None
     replayed: bool = False
 
     ms_total: float = 0

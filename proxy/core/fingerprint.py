@@ -1,0 +1,263 @@
+"""Fingerprints: what two calls have in common, as keyed hashes. Nobody without the server's secret can test a guess of
+a prompt against one, and no text can be had back from them.
+
+* exact       the call that the provider would answer alike, whatever the order of keys, spacing or streaming flag
+* normalized  the same conversation but for ids, times and the like in system text and last turn, in any dialect
+* opening     what a task was asked to do: its first turn, normalized
+* step        the tools that were called last, with arguments and results, normalized; and how often they repeat
+* sketch      64 bits of the words in the last turn; texts that share nine words in ten differ in a few bits
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Any
+
+import msgspec
+
+from .conversation import Conversation, Turn
+from .normal_text import normal_text
+
+FINGERPRINT_BYTES = 12
+"""Two of a thousand million calls meet by chance once in a hundred million such stores."""
+STEP_BYTES = 8
+SKETCH_BYTES = 8
+SKETCH_WORDS_MAX = 256
+
+CANONICAL_BYTES_MAX = 1024 * 1024
+"""A larger field is compared as it was sent: to bring it in order would take longer than it is worth."""
+RECURRING_BYTES_MIN = 512
+"""Tools and system texts from this length on are recognised from call to call."""
+RECURRING_REMEMBERED = 512
+
+OPENING_WORDS_MIN = 8
+"""`fix the tests` is said of many tasks, and makes none of them the same work."""
+
+PROBE_TOKENS_MAX = 16
+PROBE_CHARACTERS_MAX = 64
+"""A call that asks for a word about a few (`quota`, `ping`) looks whether anybody is there; agents send one first."""
+
+PERIOD_MAX = 4
+"""The longest cycle of steps that counts as a loop."""
+ROUNDS_MAX = 64
+"""Rounds are counted so far back."""
+
+_ADDED_BY_AGENTS = re.compile(
+    r"<(system-reminder|environment_context|environment_details|user_instructions|session_context|INSTRUCTIONS)\b"
+    r"[^>]*>.*?</\1>",
+    re.DOTALL,
+)
+_SETS_UP = re.compile(r"\s*(?:This is the (?:Gemini CLI|Qwen Code)|# AGENTS\.md instructions for )")
+"""What agents put in front of what their user says: the same in every task on one repository."""
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+Digest = bytes
+
+
+class Fingerprinter:
+    """Makes the fingerprints of one installation. `secret`: bytes that only its servers have. Never raises.
+
+    What recurs from call to call (tools, system texts, opening turns) is remembered by a hash, never as text.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"callmeter fingerprint 1", "sha256")
+        self._remembered: dict[tuple[str, bytes], bytes] = {}
+
+    # -- the whole call -----------------------------------------------------------------------------------------------
+
+    def exact(self, conversation: Conversation, *, api: str, upstream: str, model: str | None) -> Digest:
+        """Of everything that shapes the answer, with where it goes to."""
+        told: list[bytes] = [_encode([api, upstream, model])]
+        for name in sorted(conversation.asked):
+            told += (name.encode("utf-8", "surrogatepass"), self._canonical(conversation.asked[name]))
+        return self._digest(b"exact", told)
+
+    def normalized(self, conversation: Conversation) -> Digest | None:
+        """Of the conversation alone. None where the call is no turn of one: nothing was said last, or only a probe."""
+        last = conversation.last_turn
+        if last is None or is_probe(conversation):
+            return None
+        told: list[bytes] = [
+            self._recurring("text", "\n".join(conversation.system)),
+            _encode([conversation.tools, conversation.omitted, conversation.kept_by]),
+        ]
+        for turn in conversation.turns[:-1]:
+            told.append(_exact_turn(turn))
+        told.append(normal_text("\n".join(last.texts)))
+        told += [normal_text(result) for result in last.results]
+        return self._digest(b"normalized", told)
+
+    def opening(self, conversation: Conversation) -> Digest | None:
+        """Of what the task was asked to do. None where that is too little to be told from any other work."""
+        text = self._opening_text(conversation)
+        if text is None:
+            return None
+        words = self._recurring("opening", text)
+        return self._digest(b"opening", [words]) if words else None
+
+    def _opening_text(self, conversation: Conversation) -> str | None:
+        if conversation.kept_by or is_probe(conversation):
+            return None
+        for turn in conversation.turns[:3]:
+            if turn.by_model:
+                continue
+            said = [_ADDED_BY_AGENTS.sub(" ", text) if "</" in text else text for text in turn.texts]
+            text = "\n".join([text for text in said if not _SETS_UP.match(text)]).strip()
+            if text:
+                return text
+        return None
+
+    def varied(self, fingerprint: Digest, seed: int) -> Digest:
+        """The fingerprint of a call that asks for another sample of the same."""
+        return self._digest(b"seed", [fingerprint, str(seed).encode()])
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def step(self, conversation: Conversation) -> Digest:
+        """Of the step that the conversation ends in; b"" where it ends in none."""
+        newest = next(conversation.steps_backwards(), None)
+        if newest is None:
+            return b""
+        told: list[bytes] = []
+        for name, arguments in newest[0].calls:
+            told += (name.encode("utf-8", "surrogatepass"), normal_text(arguments))
+        told += [normal_text(result) for result in newest[1].results]
+        return self._digest(b"step", told)[:STEP_BYTES]
+
+    # -- likeness -----------------------------------------------------------------------------------------------------
+
+    def sketch(self, conversation: Conversation) -> bytes:
+        """64 bits of the last turn; b"" where that is too little. Compare with `likeness`."""
+        last = conversation.last_turn
+        if last is None or is_probe(conversation):
+            return b""
+        words = set(normal_text("\n".join([*last.texts, *last.results])).split())
+        if len(words) < OPENING_WORDS_MIN:
+            return b""
+        least = [(1 << 64) - 1] * 64
+        for word in sorted(words)[:SKETCH_WORDS_MAX]:
+            value = int.from_bytes(hashlib.blake2b(word, digest_size=8, key=self._key).digest())
+            place = value & 63
+            least[place] = min(least[place], value >> 6)
+        # A slot that no word fell into takes its neighbour's, so that short texts can be compared as well.
+        bits, filled = 0, next(value for value in least if value >> 63 == 0)
+        for place in range(64):
+            if least[place] >> 63 == 0:
+                filled = least[place]
+            bits |= (filled & 1) << place
+        return bits.to_bytes(SKETCH_BYTES)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _digest(self, kind: bytes, told: list[bytes]) -> Digest:
+        """Each part with its length before it, so that none can be taken for a piece of its neighbour."""
+        pieces = [kind]
+        for part in told:
+            pieces += (len(part).to_bytes(4), part)
+        return hmac.digest(self._key, b"".join(pieces), "sha256")[:FINGERPRINT_BYTES]
+
+    def _canonical(self, value: Any) -> bytes:
+        """JSON with sorted keys and no spaces."""
+        if not isinstance(value, msgspec.Raw):
+            return _sorted_json(value) or b""
+        raw = bytes(value)
+        if len(raw) > CANONICAL_BYTES_MAX:
+            return raw
+        if len(raw) < RECURRING_BYTES_MIN:
+            return _sorted_raw(raw)
+        mark = ("json", hashlib.sha256(raw).digest())
+        known = self._remembered.get(mark)
+        return known if known is not None else self._remember(mark, hashlib.sha256(_sorted_raw(raw)).digest())
+
+    def _recurring(self, kind: str, text: str) -> bytes:
+        """A hash of a text, normalized; b"" of an opening with too few words."""
+        mark = (kind, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+        known = self._remembered.get(mark)
+        if known is not None:
+            return known
+        normal = normal_text(text)
+        if kind == "opening" and normal.count(b" ") + 1 < OPENING_WORDS_MIN:
+            return self._remember(mark, b"")
+        return self._remember(mark, hashlib.sha256(normal).digest())
+
+    def _remember(self, mark: tuple[str, bytes], digest: bytes) -> bytes:
+        if len(self._remembered) >= RECURRING_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[mark] = digest
+        return digest
+
+
+def _sorted_json(value: Any) -> bytes | None:
+    try:
+        return _encode(value)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _sorted_raw(raw: bytes) -> bytes:
+    """As it was sent where it cannot be read."""
+    try:
+        return _encode(msgspec.json.decode(raw))
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return raw
+
+
+def _exact_turn(turn: Turn) -> bytes:
+    """A turn as it is: what came before the last turn is not asked anew, so that all of it must be the same."""
+    said = [*turn.texts, "\x00", *[piece for call in turn.calls for piece in call], "\x00", *turn.results]
+    return "\x01".join(said).encode("utf-8", "surrogatepass")
+
+
+def is_probe(conversation: Conversation) -> bool:
+    """Whether a call only looks whether anybody is there."""
+    limit = conversation.max_output_tokens
+    if limit is None or limit > PROBE_TOKENS_MAX or len(conversation.turns) != 1:
+        return False
+    return sum(len(text) for text in conversation.turns[0].texts) <= PROBE_CHARACTERS_MAX
+
+
+def rounds(conversation: Conversation) -> int:
+    """How often the last step, or the last cycle of up to 4 steps, stands at the end of the conversation in a row.
+
+    0 where it does not end in the result of a tool, 1 where the last step is a new one. Steps are compared like
+    normalized text: the same tools with the same arguments and results, but for times and ids.
+    """
+    steps: list[tuple[Turn, Turn]] = []
+    best = 0
+    source = conversation.steps_backwards()
+    alive = list(range(1, PERIOD_MAX + 1))
+    for step in source:
+        steps.append(step)
+        count = len(steps)
+        best = best or 1
+        alive = [period for period in alive if count <= period or _same_step(step, steps[count - 1 - period])]
+        for period in alive:
+            best = max(best, count // period)
+        if not alive or count >= ROUNDS_MAX * PERIOD_MAX:
+            break
+    return min(best, ROUNDS_MAX)
+
+
+def _same_step(one: tuple[Turn, Turn], other: tuple[Turn, Turn]) -> bool:
+    called, others_called = one[0].calls, other[0].calls
+    results, others_results = one[1].results, other[1].results
+    if len(called) != len(others_called) or len(results) != len(others_results):
+        return False
+    if any(mine[0] != theirs[0] for mine, theirs in zip(called, others_called, strict=True)):
+        return False
+    return all(_same_text(mine[1], theirs[1]) for mine, theirs in zip(called, others_called, strict=True)) and all(
+        _same_text(mine, theirs) for mine, theirs in zip(results, others_results, strict=True)
+    )
+
+
+def _same_text(one: str, other: str) -> bool:
+    return one == other or normal_text(one) == normal_text(other)
+
+
+def likeness(one: bytes, other: bytes) -> float:
+    """The share of words that two texts have in common, as their sketches tell; good to a tenth or so."""
+    differing = (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
+    return max(0.0, 1 - differing / 32)

@@ -1,0 +1,260 @@
+"""Twins: what becomes of a call's marks. The memory of duplicate rules in plain Python, and its specification.
+
+`Twins` remembers in this process; the scripts of the store do the same with keys, and a test drives both with the same
+steps. A simulation can run on it without a server:
+
+    twins = Twins()
+    marks, scopes, prints = duplicates.marks_for(...)
+    looked = twins.reserve(call_id, marks)         # call_id: 32 hexadecimal digits that begin with the time (UUIDv7)
+    finding = duplicate_refusals.weigh(scopes, marks, looked.seen, caller=caller, now_ms=now_ms)
+    ...
+    twins.settle(call_id, kept=result == "ok")     # a call that failed, was refused or lost its reader is no twin
+
+What is remembered of a call is its id, which tells its time, the user and task that made it, and fingerprints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .duplicates import NO_TOKEN, RETRIES_MAX, Mark
+from .fingerprint import PERIOD_MAX, ROUNDS_MAX
+
+ITEMS_MAX = 64
+"""Calls remembered of one fingerprint: the first, and the newest. Beyond it `repeats` says no more than this."""
+STEPS_MAX = 64
+"""Steps remembered of one task: a loop of 16 rounds of 4 calls."""
+SKETCHES_MAX = 64
+"""Calls that a new one is compared with for likeness."""
+LIKE_BITS_MAX = 5
+"""Bits in which the sketches of like texts differ at most: where nine words in ten are the same, three do."""
+
+
+class Item(msgspec.Struct):
+    """A remembered call. `tries`: how many of its retries were taken for it."""
+
+    call_id: str
+    token: bytes = NO_TOKEN
+    tries: int = 0
+
+
+class Remembered(msgspec.Struct):
+    """The calls with one fingerprint, oldest first; user and task of the oldest, "" where that one was forgotten."""
+
+    user: str
+    task: str
+    items: list[Item]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What there was under a mark before this call.
+
+    count   calls with the same fingerprint in the window; of `loop` equal rounds before this one, of `task` other tasks
+            that were asked the same before, of `similar` calls that are alike
+    twin    the first of them; "" where it is not known: the rounds of a loop may all be in the conversation itself
+    user, task   who made that one, and for what; "" where it is not known
+    """
+
+    count: int = 0
+    twin: str = ""
+    user: str = ""
+    task: str = ""
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What became of a call: admitted, refused by the marks at `blocked`, or answered from its twin's stored answer
+    (`replays`: the id of that call), or to wait for its running twin (`joins`: the id of that one)."""
+
+    admitted: bool
+    seen: list[Seen]
+    blocked: list[int] = []
+    replays: str = ""
+    joins: str = ""
+
+
+def exceeded(mark: Mark, seen: Seen) -> bool:
+    """Whether the call is the one too many."""
+    return seen.count >= mark.limit
+
+
+def made_at_ms(call_id: str) -> int:
+    """When a call was made: its id begins with that."""
+    return int(call_id[:12], 16)
+
+
+def retried(mark: Mark, newest: Item | None) -> bool:
+    """Whether a call is a retry of the newest one like it, by what its client says. More than a few are none."""
+    if newest is None or mark.kind == "task":
+        return False
+    if mark.attempt:
+        return newest.tries < mark.attempt <= RETRIES_MAX
+    return mark.token != NO_TOKEN and mark.token == newest.token and newest.tries < RETRIES_MAX
+
+
+def rounds_at_end(steps: Sequence[bytes]) -> int:
+    """How often the last cycle of up to PERIOD_MAX steps stands at the end in a row."""
+    if not steps:
+        return 0
+    best = 1
+    for period in range(1, min(PERIOD_MAX, len(steps)) + 1):
+        same = period
+        while same < len(steps) and steps[-1 - same] == steps[-1 - same + period]:
+            same += 1
+        best = max(best, same // period)
+    return min(best, ROUNDS_MAX)
+
+
+class Twins:
+    """The memory of one org. Needs no clock: calls tell their time by their ids, marks from when on it counts."""
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[str, str], dict[bytes, Remembered]] = {}
+        self.rows: dict[str, list[tuple[str, bytes]]] = {}
+        """By counter: the steps of a loop rule, or the sketches of a `similar` one, each with its call."""
+        self.answers: dict[str, tuple[str, int]] = {}
+        """By the name of the answer: the call that it is from, and when it was kept."""
+        self.leaders: dict[str, str] = {}
+        """By the name of the answer: the running call that will give it."""
+        self.running: dict[str, list[Mark]] = {}
+
+    # -- before a call ------------------------------------------------------------------------------------------------
+
+    def reserve(
+        self, call_id: str, marks: Sequence[Mark], *, user: str = "", task: str = "", waiting_since_ms: int = 0
+    ) -> Looked:
+        """Looks at all marks and then, where nothing speaks against it, leaves them. All of it is one step.
+
+        waiting_since_ms   since when the call waits for a running twin; 0: it has just come
+        """
+        seen = [self.look(mark) for mark in marks]
+        for mark, found in zip(marks, seen, strict=True):
+            if not mark.lends or not exceeded(mark, found):
+                continue
+            since_ms = mark.since_ms if mark.lends == "replay" else waiting_since_ms
+            answer = self.answers.get(mark.answer)
+            if answer is not None and since_ms and answer[1] >= since_ms:
+                return Looked(False, seen, replays=answer[0])
+            leader = self.leaders.get(mark.answer)
+            if mark.lends == "join" and leader is not None and leader in self.running:
+                return Looked(False, seen, joins=leader)
+        blocked = [
+            place
+            for place, (mark, found) in enumerate(zip(marks, seen, strict=True))
+            if mark.refuses and exceeded(mark, found)
+        ]
+        if blocked:
+            return Looked(False, seen, blocked=blocked)
+        self.leave(call_id, marks, user=user, task=task)
+        return Looked(True, seen)
+
+    def look(self, mark: Mark) -> Seen:
+        """What there is under a mark. Changes nothing."""
+        if mark.kind in ("loop", "similar"):
+            return self._look_at_row(mark)
+        remembered = self._remembered(mark)
+        if remembered is None:
+            return Seen()
+        items = remembered.items
+        if mark.kind == "task":
+            count = next((place for place, item in enumerate(items) if item.token == mark.token), len(items))
+        else:
+            count = len(items) - retried(mark, items[-1])
+        if not count:
+            return Seen()
+        return Seen(count, items[0].call_id, remembered.user, remembered.task)
+
+    def _look_at_row(self, mark: Mark) -> Seen:
+        row = self._row(mark)
+        if mark.kind == "similar":
+            like = [call_id for call_id, sketch in row if differing_bits(sketch, mark.fingerprint) <= LIKE_BITS_MAX]
+            return Seen(len(like), like[0]) if like else Seen()
+        steps = [step for _, step in row]
+        if not (mark.attempt and steps and steps[-1] == mark.fingerprint):
+            steps.append(mark.fingerprint)
+        count = rounds_at_end(steps) - 1
+        before = [call_id for call_id, step in row if step == mark.fingerprint]
+        return Seen(max(count, mark.rounds - 1), before[0] if count and before else "")
+
+    def _row(self, mark: Mark) -> list[tuple[str, bytes]]:
+        return [each for each in self.rows.get(mark.counter, ()) if made_at_ms(each[0]) >= mark.since_ms]
+
+    def _remembered(self, mark: Mark) -> Remembered | None:
+        """Those of the window; None where there is none."""
+        for place in mark.places:
+            found = self.places.get((mark.counter, place), {}).get(mark.fingerprint)
+            if found is None:
+                continue
+            items = [item for item in found.items if made_at_ms(item.call_id) >= mark.since_ms]
+            if not items:
+                return None
+            first = items[0] is found.items[0]
+            return Remembered(found.user if first else "", found.task if first else "", items)
+        return None
+
+    def leave(self, call_id: str, marks: Sequence[Mark], *, user: str = "", task: str = "") -> None:
+        """Leaves the marks of a call that goes upstream, and makes it the one that its twins wait for."""
+        for mark in marks:
+            if mark.kind in ("loop", "similar"):
+                row = self._row(mark)
+                if mark.kind == "loop" and mark.attempt and row and row[-1][1] == mark.fingerprint:
+                    row.pop()
+                row.append((call_id, mark.fingerprint))
+                self.rows[mark.counter] = row[-(STEPS_MAX if mark.kind == "loop" else SKETCHES_MAX) :]
+            else:
+                self._leave(call_id, mark, user, task)
+            if mark.answer and self.leaders.get(mark.answer) not in self.running:
+                self.leaders[mark.answer] = call_id
+        self.running[call_id] = list(marks)
+
+    def _leave(self, call_id: str, mark: Mark, user: str, task: str) -> None:
+        remembered = self._remembered(mark) or Remembered(user, task, [])
+        items = remembered.items
+        if mark.kind == "task" and any(item.token == mark.token for item in items):
+            pass
+        elif items and retried(mark, items[-1]):
+            items[-1] = Item(call_id, mark.token, mark.attempt or items[-1].tries + 1)
+            if len(items) == 1:
+                remembered.user, remembered.task = user, task
+        else:
+            if len(items) >= ITEMS_MAX:
+                del items[1]
+            items.append(Item(call_id, mark.token, min(mark.attempt, RETRIES_MAX)))
+        for place in mark.places:
+            self.places.get((mark.counter, place), {}).pop(mark.fingerprint, None)
+        self.places.setdefault((mark.counter, mark.places[0]), {})[mark.fingerprint] = remembered
+
+    # -- after it -----------------------------------------------------------------------------------------------------
+
+    def settle(self, call_id: str, *, kept: bool, answered_ms: int = 0) -> None:
+        """Ends a call. Not `kept`: it failed, was lost, or its caller is gone: a repeat of it is no duplicate.
+        `answered_ms`: when its answer was kept for its twins; 0: it was not."""
+        marks = self.running.pop(call_id, [])
+        for mark in marks:
+            if mark.answer and answered_ms and kept:
+                self.answers[mark.answer] = (call_id, answered_ms)
+            if mark.answer and self.leaders.get(mark.answer) == call_id:
+                del self.leaders[mark.answer]
+            if not kept:
+                self._forget(call_id, mark)
+
+    def _forget(self, call_id: str, mark: Mark) -> None:
+        if mark.kind in ("loop", "similar"):
+            row = self.rows.get(mark.counter, [])
+            self.rows[mark.counter] = [each for each in row if each[0] != call_id]
+            return
+        for (counter, _), prints in self.places.items():
+            found = prints.get(mark.fingerprint) if counter == mark.counter else None
+            if found is None:
+                continue
+            if found.items[0].call_id == call_id:
+                found.user = found.task = ""
+            found.items = [item for item in found.items if item.call_id != call_id]
+            if not found.items:
+                del prints[mark.fingerprint]
+
+
+def differing_bits(one: bytes, other: bytes) -> int:
+    """In how many bits two sketches differ."""
+    return (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
