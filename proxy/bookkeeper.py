@@ -21,6 +21,7 @@ from .bookkeeping.alerting import Alerting
 from .bookkeeping.beginning import Beginning
 from .bookkeeping.exporting import export_while_active
 from .bookkeeping.figures import BudgetFigures
+from .bookkeeping.outcome_clock import OutcomeClock
 from .bookkeeping.reading import entries_of
 from .bookkeeping.rebuild import CounterKeeper
 from .bookkeeping.seat import Seat
@@ -331,6 +332,7 @@ class Bookkeeper:
             self.gauges(),
             self.desk.run(),
             self._alerting().run(),
+            OutcomeClock(self.ledger.outcomes, self.lease, self._in_writer, self.metrics.changed).run(),
         ]
         if self.export is not None:
             jobs.append(export_while_active(self.export, self.lease, lambda: self.desk.policy))
@@ -423,6 +425,7 @@ class Bookkeeper:
                 clock_ms=lambda: int(time.time() * 1000),
             ),
             alert_secret=self.alerts.signing_secret,
+            outcome_metrics=self.metrics,
         )
 
     def _new_key(self) -> tuple[str, str]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "budgets": ("budgets", "Show what budgets allow, and raise them for a while."),
     "explain": ("explain", "Show the rules that apply to a call or a user."),
     "rehearse": ("rehearse", "Replay recorded calls against a changed policy."),
+    "outcome": ("outcome", "Show what tasks came to, or declare an outcome."),
     "reprice": ("reprice", "Price calls again whose price was guessed or unknown."),
 }
 """Subcommand -> the file in `commands/`, and what it does in a line."""

@@ -27,6 +27,16 @@ class BudgetFigures(Protocol):
         """Those that a call meets, in the order of the policy."""
 
 
+class OutcomeMetrics(Protocol):
+    """Counts what comes by webhooks."""
+
+    def delivered(self, rule: str, answer: str) -> None:
+        """`taken`, `repeated`, `ignored`, `refused` or `failed`."""
+
+    def changed(self, rule: str, state: str, count: int) -> None:
+        """So many outcomes of a rule came to a state."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdminContext:
     """Filled by the bookkeeper.
@@ -40,6 +50,7 @@ class AdminContext:
     rules        -> the policy in force, with all its rules
     budgets      what budgets stand at
     alert_secret what receivers of alerts check signatures with
+    outcome_metrics counts deliveries and outcomes
     price        prices a record again, for `reprice`; None where nothing better is known. Called in a thread
     """
 
@@ -53,6 +64,7 @@ class AdminContext:
     rules: Callable[[], Policy]
     budgets: BudgetFigures
     alert_secret: str
+    outcome_metrics: OutcomeMetrics
     clock_ms: Callable[[], int] = now_ms
 
     def __repr__(self) -> str:

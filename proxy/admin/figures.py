@@ -13,6 +13,7 @@ from ..ledger.reports import ReportInvalid, row_fields
 from ..ledger.rollups import TASK_MEASURES, TaskTotals
 from .answers import Problem, json_answer
 from .context import AdminContext
+from .outcomes import outcome_fields
 from .parameters import TIME_FORMS, body_of, chosen, known_only, moment_ms, number, read_moment_ms, whole_hour, zone_of
 from .threads import Threads
 
@@ -103,12 +104,14 @@ class Figures:
         return json_answer(await self._threads.run(read))
 
     async def task(self, request: web.Request) -> web.Response:
-        """What a task cost in all, and what each who worked on it did, in the order of names."""
+        """What a task cost in all, what each who worked on it did, in the order of names, and what it came to. The
+        task of an outcome that no call has is shown too, with cost 0."""
         name = request.match_info["task"]
         found = await self._threads.run(lambda: self._ledger.task(name))
-        if not found:
-            raise Problem(404, f"no call of task `{name}` is in the ledger")
-        return json_answer(task_fields(name, found))
+        came_to = await self._threads.run(lambda: self._ledger.outcomes.list(task=name))
+        if not found and not came_to:
+            raise Problem(404, f"no call and no outcome of task `{name}` is in the ledger")
+        return json_answer(task_fields(name, found) | {"outcomes": [outcome_fields(outcome) for outcome in came_to]})
 
     async def reprice(self, request: web.Request) -> web.Response:
         """One step: `{"looked_at", "changed", "difference_nusd", "next"}`; ask again with `cursor: next` until null."""
@@ -132,11 +135,11 @@ class Figures:
 def task_fields(name: str, found: list[TaskTotals]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "task": name,
-        "first_at": rfc3339(min(totals.first_at_ms for totals in found)),
-        "last_at": rfc3339(max(totals.last_at_ms for totals in found)),
+        "first_at": rfc3339(min(totals.first_at_ms for totals in found)) if found else None,
+        "last_at": rfc3339(max(totals.last_at_ms for totals in found)) if found else None,
     }
     fields |= {field: sum(getattr(totals, field) for totals in found) for field in TASK_MEASURES}
-    fields["longest_loop"] = max(totals.longest_loop for totals in found)
+    fields["longest_loop"] = max((totals.longest_loop for totals in found), default=0)
     fields["by"] = [
         {
             "org": totals.org,

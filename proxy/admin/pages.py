@@ -17,6 +17,8 @@ PLACES = (
     ("/api/budgets", "what budgets allow, and what is spent and held of them; /api/budgets/raises for raises", True),
     ("/api/explain", "the rules that apply: ?call_id= or ?user=&team=&task=&model=&upstream=", True),
     ("/api/tasks/<task>", "what one task cost", True),
+    ("/api/outcomes", "what tasks came to, the latest first: ?task=&state=&since=", True),
+    ("/webhooks/<rule>", "deliveries of GitHub, GitLab or Standard Webhooks for a rule of `outcomes`, signed", False),
     ("/api/keys", "keys and what they stand for", True),
     ("/api/policy", "the policy in force, and faults of one that is not", True),
 )

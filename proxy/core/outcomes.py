@@ -11,13 +11,18 @@ outcome is kept, and its state is worked out anew from the whole (`standing`).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from .globs import Globs
+
+if TYPE_CHECKING:
+    from .happenings import Happening
 
 State = Literal["pending", "accepted", "undone"]
 Source = Literal["signed", "self_declared"]
@@ -32,15 +37,10 @@ MERGED, DEPLOYED, PUSHED, DECLARED = "merged", "deployed", "pushed", "declared"
 UNITS = {"merged change": MERGED, "deployment": DEPLOYED, "commit on main": PUSHED}
 """What a team may call its delivery unit without naming a rule -> the kind of outcome."""
 
-TASK_CHARACTERS_MAX = 128
-"""As the tasks of calls."""
-TEXT_CHARACTERS_MAX = 65_536
-"""How much of one text is looked through for a task: the longest body that GitHub takes."""
-TRAILER = "task:"
-"""A line of a commit message or a description that names its task, whatever else the text says."""
+STANDARD_SECRET = "whsec_"
+"""Begins the secrets of Standard Webhooks, and the signing tokens of GitLab; base64 follows."""
+
 KEY_BYTES = 16
-UNDOINGS_DEPTH_MAX = 8
-"""Reverts of reverts that are followed; each step lands or undoes what the one before did."""
 
 
 class OutcomeMatch(msgspec.Struct, frozen=True):
@@ -59,6 +59,10 @@ class OutcomeMatch(msgspec.Struct, frozen=True):
             return False
         return not self.inverted or any(not globs.matches(getattr(happening, field)) for field, globs in self.inverted)
 
+    def takes_from(self, repo: str | None) -> bool:
+        """Whether anything that is told of this repository is of interest."""
+        return repo is None or all(globs.matches(repo) for field, globs in self.conditions if field == "repo")
+
 
 class OutcomeRule(msgspec.Struct, frozen=True, kw_only=True):
     """One rule of `outcomes`: whose word is taken, for what, and how much it counts.
@@ -66,7 +70,7 @@ class OutcomeRule(msgspec.Struct, frozen=True, kw_only=True):
     origin             who tells: `from` in the file
     event              what must have happened, in the words of the origin
     task               a regular expression that finds the task (`proxy/core/patterns.py`); its first group, else all
-    accepted_after_ms  how long it must hold
+    accepted_after_ms  how long it must hold; None: it is never accepted
     per                `change`: each change counts once; `task`: all changes of a task count once together
     undone_by          types of events by which a Standard Webhooks source takes back what it told
     """
@@ -77,7 +81,7 @@ class OutcomeRule(msgspec.Struct, frozen=True, kw_only=True):
     event: str = ""
     match: OutcomeMatch = OutcomeMatch()
     task: str = ""
-    accepted_after_ms: int
+    accepted_after_ms: int | None
     weight: int = 1
     per: Literal["change", "task"] = "change"
     undone_by: tuple[str, ...] = ()
@@ -114,52 +118,6 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
     def delivers(self, rule: str, kind: str) -> bool:
         """Whether an outcome of this rule and kind is one of its delivery units."""
         return self.unit == rule or UNITS.get(self.unit) == kind
-
-
-class Texts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a happening may name its task, in the order in which it is looked for. Never kept."""
-
-    messages: tuple[str, ...] = ()
-    """Commit messages and the description, for their trailers `Task: PAY-7`."""
-    branch: str = ""
-    title: str = ""
-    labels: tuple[str, ...] = ()
-    body: str = ""
-
-
-class Happening(msgspec.Struct, frozen=True, kw_only=True):
-    """What one delivery tells, whoever told it.
-
-    effect     `landed`: something came to be; `undone`: something is taken back
-    kind       of the outcome, where it landed
-    change     what tells this change from others of the repository: its merge base, a commit of an environment
-    refs       names by which a later happening may take it back
-    undoes     names of what it takes back; one that landed and undoes something only undoes it
-    reviewed   whether someone other than its author let it in; None where the source does not say
-    at_ms      by the clock of the source
-    """
-
-    effect: Effect = "landed"
-    kind: str
-    repo: str | None = None
-    base: str | None = None
-    environment: str | None = None
-    author: str | None = None
-    merged_by: str | None = None
-    change: str = ""
-    refs: tuple[str, ...] = ()
-    undoes: tuple[str, ...] = ()
-    reason: Reason = ""
-    at_ms: int
-    texts: Texts = Texts()
-    task: str = ""
-    """Where the source names it in a field of its own."""
-
-    @property
-    def reviewed(self) -> bool | None:
-        if not self.author or not self.merged_by:
-            return None
-        return self.author != self.merged_by
 
 
 class Event(msgspec.Struct, frozen=True, order=True):
@@ -224,6 +182,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     repo: str
     base: str
     change: str
+    per: str
     weight: int
     accepted_after_ms: int | None
     state: State
@@ -249,3 +208,11 @@ def outcome_key(org: str, rule: str, task: str, repo: str, base: str, change: st
 def counts(outcome: Outcome) -> int:
     """What an outcome adds to its task: its weight, once it is accepted."""
     return outcome.weight if outcome.state == "accepted" else 0
+
+
+def standard_secret(text: str) -> bytes:
+    """The bytes of a secret of Standard Webhooks. Raises ValueError where they are not base64."""
+    try:
+        return base64.b64decode(text.removeprefix(STANDARD_SECRET), validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from .budgets import Budget
 from .globs import Globs
 from .matching import Mode
-from .outcomes import KINDS, UNITS, OutcomeMatch, OutcomeRule, Team
+from .outcomes import KINDS, STANDARD_SECRET, UNITS, OutcomeMatch, OutcomeRule, Team, standard_secret
 from .policy_budgets import Written, match_of
 from .policy_values import listed, suggestion
 from .windows import DAY_MS, Every
@@ -19,9 +17,6 @@ from .yaml_nodes import Scalar, shown
 ACCEPTED_AFTER_MS_DEFAULT = 14 * DAY_MS
 EVENT_BY_ORIGIN = {"github": "pull_request.merged", "gitlab": "merge_request.merged"}
 """What is meant where a rule names no event."""
-
-STANDARD_SECRET = "whsec_"
-"""Begins the secrets of Standard Webhooks, and the signing tokens of GitLab; base64 follows."""
 
 
 def check_outcome(written: Written) -> None:
@@ -48,14 +43,6 @@ def check_outcome(written: Written) -> None:
             standard_secret(fields["secret"])
         except ValueError:
             written.fault(f"begins with `{STANDARD_SECRET}`, and what follows is not base64", "secret")
-
-
-def standard_secret(text: str) -> bytes:
-    """The bytes of a secret of Standard Webhooks. Raises ValueError where they are not base64."""
-    try:
-        return base64.b64decode(text.removeprefix(STANDARD_SECRET), validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
 
 
 def _check_event(written: Written, origin: str) -> None:

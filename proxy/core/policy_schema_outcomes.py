@@ -34,8 +34,8 @@ def outcome_keys(name: Text) -> Keys:
             "name": Key(name, "unique in the whole policy; the webhook goes to `/webhooks/NAME`", required=True),
             "from": Key(
                 Choice("github", "gitlab", "standard", "declared"),
-                "who tells: GitHub, GitLab, anything that signs as Standard Webhooks say, or people themselves, whose "
-                "word counts only by such a rule",
+                "who tells: GitHub, GitLab, anything that signs as Standard Webhooks say, or people with "
+                "`callmeter outcome add`, whose word counts only by such a rule",
                 required=True,
             ),
             "secret": Key(

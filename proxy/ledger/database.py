@@ -10,6 +10,7 @@ from .engine import Database
 from .entry import Entry, Position
 from .exports import HourSums, hours
 from .keys import KeyStore
+from .outcomes import OutcomeBook
 from .queries import Queries
 from .raises import RaiseBook
 from .reports import Report, report
@@ -21,8 +22,8 @@ from .writer import Fence, Ingested, Writer
 
 class Ledger(Queries):
     """An opened ledger. Reads come from `Queries`. `keys` keeps what keys stand for, `raises` and `budgets` what is
-    known of budgets, `alerts` what is to be told; `spending` reads what counters are counted from; `id` tells ledgers
-    apart.
+    known of budgets, `alerts` what is to be told, `outcomes` what tasks came to; `spending` reads what counters are
+    counted from; `id` tells ledgers apart.
 
     Every method raises LedgerUnavailable where the database cannot be reached.
     """
@@ -34,6 +35,7 @@ class Ledger(Queries):
         self.raises = RaiseBook(database)
         self.budgets = BudgetBook(database)
         self.alerts = AlertBook(database)
+        self.outcomes = OutcomeBook(database)
         self.spending = Spending(database)
         self.id = database.ledger_id
         self.name = database.name

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
 
 metadata = MetaData()
@@ -154,6 +154,7 @@ outcomes = Table(
     Column("repo", Text, nullable=False),
     Column("base", Text, nullable=False),
     Column("change", Text, nullable=False),
+    Column("per", Text, nullable=False, server_default="change"),  # change | task
     Column("weight", BigInteger, nullable=False),
     Column("accepted_after_ms", BigInteger),  # NULL: never accepted
     Column("state", Text, nullable=False),  # pending | accepted | undone
@@ -175,13 +176,15 @@ outcome_marks = Table(
     "outcome_marks",
     metadata,
     # What happened, by name, in whatever order it became known: a revert may be heard of before what it reverts.
-    Column("key", Text, primary_key=True),  # digest of the rest, but for the time
+    Column("key", Text, primary_key=True),  # digest of the rest
     Column("org", Text, nullable=False),
     Column("ref", Text, nullable=False),  # the name of what happened: a commit, a pull request, a deployment
     Column("undoes", Text, nullable=False),  # the name of what it takes back; empty where it landed
     Column("outcome", Text, nullable=False, index=True),  # the key of what landed; empty where it takes back
     Column("reason", Text, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
+    # Where it only tells the task of what has this name, which may come later.
+    Column("task", Text, nullable=False, server_default=""),
+    Column("at_ms", BigInteger, nullable=False, index=True),
 )
 Index("outcome_marks_ref", outcome_marks.c.org, outcome_marks.c.ref)
 Index("outcome_marks_undoes", outcome_marks.c.org, outcome_marks.c.undoes)

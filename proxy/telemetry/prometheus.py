@@ -118,6 +118,14 @@ class Metrics:
             "Calls without a price of their own: cost_source `none` has no cost, `assumed` the dearest rate.",
             ("provider", "model", "cost_source"),
         )
+        self._deliveries = self._counter(
+            names.METRIC_DELIVERIES,
+            "Deliveries of webhooks: `taken`, `repeated`, `ignored` (about something else), `refused`, `failed`.",
+            ("rule", "answer"),
+        )
+        self._outcomes = self._counter(
+            names.METRIC_OUTCOMES, "Outcomes that came to a state: pending, accepted or undone.", ("rule", "state")
+        )
         self._overhead = Histogram(
             names.METRIC_OVERHEAD, "Time that Callmeter added to a call.", (), OVERHEAD_BUCKETS_SECONDS
         )
@@ -151,6 +159,14 @@ class Metrics:
             self._overhead.observe((), record.ms_overhead / 1000)
         if record.ms_first_byte is not None and record.result != "refused":
             self._first_byte.observe((provider, model), record.ms_first_byte / 1000)
+
+    def delivered(self, rule: str, answer: str) -> None:
+        """A webhook was answered."""
+        self._deliveries.add((self._rules.label(rule), answer), 1)
+
+    def changed(self, rule: str, state: str, count: int) -> None:
+        """So many outcomes of a rule came to a state."""
+        self._outcomes.add((self._rules.label(rule), state), count)
 
     def set_gauge(self, name: GaugeName, value: float) -> None:
         """Sets a gauge to what was just seen."""

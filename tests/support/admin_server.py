@@ -19,6 +19,7 @@ from proxy.core.policy import Policy
 from proxy.core.record import Record
 from proxy.ledger.database import Ledger, open_ledger
 from proxy.store.client import Client
+from proxy.telemetry.prometheus import Metrics
 from tests.support.ledger_calls import AT_MS
 
 TOKEN = "admin-token-of-the-tests"
@@ -37,6 +38,7 @@ class Admin:
     price: Callable[[Record], Record | None] = lambda record: None
     policy: Policy = field(default_factory=Policy)
     now_ms: int = NOW_MS
+    metrics: Metrics = field(default_factory=Metrics)
     _numbers: Iterator[int] = field(default_factory=count)
 
     @property
@@ -70,6 +72,7 @@ class Admin:
                 clock_ms=lambda: self.now_ms,
             ),
             alert_secret="whsec_of-the-tests",
+            outcome_metrics=self.metrics,
             clock_ms=lambda: self.now_ms,
         )
 

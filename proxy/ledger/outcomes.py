@@ -1,0 +1,348 @@
+"""Outcomes in the ledger: deliveries of webhooks into rows, each once, whatever the order in which they come.
+
+All that is known of an outcome is a set of marks: what landed under which name, what took which name back. A row's
+state is worked out from its marks (`core.outcomes.standing`), so that a revert may come before what it reverts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
+
+from ..core.happenings import Hint, Landing, Told, Undoing, task_ref
+from ..core.outcomes import DEPLOYED, Event, Outcome, OutcomeRule, Source, outcome_key, standing
+from .engine import Database, Insert
+from .tables import PENDING, deliveries, outcome_marks, outcomes
+from .writer import parts
+
+LISTED_MAX = 1_000
+"""Outcomes of one answer."""
+DUE_MAX = 1_000
+"""Outcomes that are accepted in one transaction."""
+UNDOINGS_DEPTH_MAX = 8
+"""Reverts of reverts that are followed; each lands or takes back what the one before did."""
+DELIVERIES_KEPT_MS = 90 * 86_400_000
+"""How long a delivery is known: far longer than any source tries again."""
+MARKS_KEPT_MS = 400 * 86_400_000
+"""How long a name waits for what it takes back: longer than anything can be pending."""
+
+Changes = Counter[tuple[str, str]]
+"""How many outcomes came to a state, by rule and state: what metrics count."""
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What one delivery of a webhook tells. `identity` is the id by which the source would send it again."""
+
+    rule: OutcomeRule
+    identity: str
+    told: Told
+    source: Source = "signed"
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a delivery. `outcomes` are the keys of the rows that it told of."""
+
+    repeated: bool
+    outcomes: tuple[str, ...] = ()
+
+
+class OutcomeBook:
+    """Outcomes in the ledger's database. Every method raises LedgerUnavailable where it cannot be reached."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, batch: Sequence[Delivery], now_ms: int) -> tuple[list[Taken], Changes]:
+        """Writes deliveries in one transaction. One that is known already changes nothing."""
+        changes: Changes = Counter()
+        with self._database.writing() as connection:
+            taking = _Taking(connection, self._database.insert, now_ms, changes)
+            taken = [taking.take(delivery) for delivery in batch]
+        return taken, changes
+
+    def accept_due(self, now_ms: int, fence: Callable[[], None]) -> Changes:
+        """Accepts what held long enough: at most DUE_MAX. `fence` is called last inside the transaction."""
+        due = and_(PENDING, outcomes.c.due_ms <= now_ms)
+        with self._database.reading() as connection:
+            rows = connection.execute(select(outcomes.c.key, outcomes.c.rule).where(due).limit(DUE_MAX)).all()
+        if not rows:
+            return Counter()
+        with self._database.writing() as connection:
+            for part in parts([row.key for row in rows]):
+                accepted = update(outcomes).where(outcomes.c.key.in_(part), due)
+                connection.execute(accepted.values(state="accepted", accepted_ms=outcomes.c.due_ms, changed_ms=now_ms))
+            fence()
+        return Counter((row.rule, "accepted") for row in rows)
+
+    def forget_old(self, now_ms: int) -> None:
+        """Drops deliveries that no source sends again, and names that nothing can ask for any more."""
+        old = and_(outcome_marks.c.at_ms < now_ms - MARKS_KEPT_MS, outcome_marks.c.outcome == "")
+        with self._database.writing() as connection:
+            connection.execute(delete(deliveries).where(deliveries.c.at_ms < now_ms - DELIVERIES_KEPT_MS))
+            connection.execute(delete(outcome_marks).where(old))
+
+    def list(
+        self, *, task: str | None = None, state: str | None = None, org: str | None = None, since_ms: int = 0
+    ) -> Sequence[Outcome]:
+        """By when they landed, the latest first, at most LISTED_MAX."""
+        chosen = select(outcomes).where(outcomes.c.landed_ms >= since_ms)
+        for column, value in ((outcomes.c.task, task), (outcomes.c.state, state), (outcomes.c.org, org)):
+            if value is not None:
+                chosen = chosen.where(column == value)
+        ordered = chosen.order_by(outcomes.c.landed_ms.desc(), outcomes.c.key).limit(LISTED_MAX)
+        with self._database.reading() as connection:
+            return [outcome_of(row) for row in connection.execute(ordered)]
+
+    def changed_since(self, changed_ms: int, landed_ms: int) -> Sequence[Outcome]:
+        """Those whose state changed from a moment on, and that landed after another: what shows tasks to be proven."""
+        since = and_(outcomes.c.changed_ms >= changed_ms, outcomes.c.landed_ms >= landed_ms)
+        with self._database.reading() as connection:
+            return [outcome_of(row) for row in connection.execute(select(outcomes).where(since))]
+
+
+class _Taking:
+    """One transaction of deliveries."""
+
+    def __init__(self, connection: Connection, insert: Callable[[Any], Insert], now_ms: int, changes: Changes) -> None:
+        self._connection = connection
+        self._insert = insert
+        self._now_ms = now_ms
+        self._changes = changes
+
+    def take(self, delivery: Delivery) -> Taken:
+        row = {"rule": delivery.rule.name, "delivery": delivery.identity, "at_ms": self._now_ms}
+        noted = self._insert(deliveries).values(row).on_conflict_do_nothing().returning(deliveries.c.delivery)
+        if self._connection.execute(noted).first() is None:
+            return Taken(repeated=True)
+        keys = [self._land(delivery, landing) for landing in delivery.told.landings]
+        for undoing in delivery.told.undoings:
+            keys += self._undo(delivery.rule.org, undoing)
+        for hint in delivery.told.hints:
+            self._hint(delivery.rule.org, hint)
+        return Taken(repeated=False, outcomes=tuple(dict.fromkeys(keys)))
+
+    # -- what landed -------------------------------------------------------------------------------------------------
+
+    def _land(self, delivery: Delivery, landing: Landing) -> str:
+        rule = delivery.rule
+        known = self._known(rule, landing.refs[:1])
+        task = (known.task if known is not None else "") or landing.task or self._task_told(rule.org, landing.told)
+        key = known.key if known is not None else _key(rule.per, rule.org, rule.name, task, landing)
+        earlier = self._connection.execute(select(outcomes.c.task).where(outcomes.c.key == key)).first()
+        if earlier is None:
+            self._connection.execute(outcomes.insert(), _row(delivery, landing, task, key, self._now_ms))
+        else:
+            again = update(outcomes).where(outcomes.c.key == key)
+            self._connection.execute(again.values(deliveries=outcomes.c.deliveries + 1))
+        # Named by its key too, for what takes back this outcome and no other.
+        names = (*landing.refs, *landing.told, key, *((task_ref(task),) if task else ()))
+        self._mark(rule.org, [_mark(rule.org, name, landing.at_ms, outcome=key) for name in names])
+        if earlier is not None and not earlier.task and task:
+            key = self._tell(key, task)
+        if landing.kind == DEPLOYED:
+            self._roll_back(rule.org, key, landing)
+        self._stand(rule.org, key, new=earlier is None)
+        return key
+
+    def _known(self, rule: OutcomeRule, refs: Sequence[str]) -> Any:
+        """The row of this rule that has one of these names already, or None: a change keeps the task that it had when
+        it landed, whatever it is called afterwards."""
+        found = (
+            select(outcomes.c.key, outcomes.c.task)
+            .join(outcome_marks, outcome_marks.c.outcome == outcomes.c.key)
+            .where(outcome_marks.c.org == rule.org, outcome_marks.c.ref.in_(refs), outcomes.c.rule == rule.name)
+            .order_by(outcome_marks.c.at_ms)
+        )
+        return self._connection.execute(found).first() if refs else None
+
+    def _roll_back(self, org: str, key: str, landing: Landing) -> None:
+        """A commit that is deployed again takes back what was deployed after it in the same place."""
+        first = self._connection.execute(
+            select(func.min(outcome_marks.c.at_ms)).where(outcome_marks.c.outcome == key, outcome_marks.c.ref == key)
+        ).scalar_one()
+        if first is None or first >= landing.at_ms:
+            return
+        here = select(outcomes.c.rule).where(outcomes.c.key == key).scalar_subquery()
+        between = select(outcomes.c.key).where(
+            outcomes.c.org == org,
+            outcomes.c.rule == here,
+            outcomes.c.repo == landing.repo,
+            outcomes.c.base == landing.base,
+            outcomes.c.key != key,
+            outcomes.c.landed_ms > first,
+            outcomes.c.landed_ms < landing.at_ms,
+        )
+        for (later,) in self._connection.execute(between).all():
+            self._mark(org, [_mark(org, key, landing.at_ms, undoes=later, reason="rolled_back")])
+            self._stand(org, later)
+
+    # -- what tells a task -------------------------------------------------------------------------------------------
+
+    def _task_told(self, org: str, names: Sequence[str]) -> str:
+        hints = select(outcome_marks.c.task).where(
+            outcome_marks.c.org == org, outcome_marks.c.ref.in_(names), outcome_marks.c.task != ""
+        )
+        return str(self._connection.execute(hints.order_by(outcome_marks.c.at_ms)).scalar() or "") if names else ""
+
+    def _hint(self, org: str, hint: Hint) -> None:
+        self._mark(org, [_mark(org, name, hint.at_ms, task=hint.task) for name in hint.refs])
+        waiting = (
+            select(outcomes.c.key)
+            .join(outcome_marks, outcome_marks.c.outcome == outcomes.c.key)
+            .where(outcome_marks.c.org == org, outcome_marks.c.ref.in_(hint.refs), outcomes.c.task == "")
+            .distinct()
+        )
+        for (key,) in self._connection.execute(waiting).all():
+            told = self._tell(key, hint.task)
+            self._mark(org, [_mark(org, task_ref(hint.task), hint.at_ms, outcome=told)])
+
+    def _tell(self, key: str, task: str) -> str:
+        """Gives a row its task, and with it the key that goes with it. Where that is a row already, they become one."""
+        row = self._connection.execute(select(outcomes).where(outcomes.c.key == key)).one()
+        told = _key(row.per, row.org, row.rule, task, row)
+        there = self._connection.execute(select(outcomes.c.key).where(outcomes.c.key == told)).first()
+        if there is None:
+            renamed = update(outcomes).where(outcomes.c.key == key)
+            self._connection.execute(renamed.values(key=told, task=task, changed_ms=self._now_ms))
+        else:
+            more = update(outcomes).where(outcomes.c.key == told)
+            self._connection.execute(more.values(deliveries=outcomes.c.deliveries + row.deliveries))
+            self._connection.execute(delete(outcomes).where(outcomes.c.key == key))
+        moved = update(outcome_marks).where(outcome_marks.c.outcome == key)
+        self._connection.execute(moved.values(outcome=told))
+        named = update(outcome_marks).where(outcome_marks.c.outcome == told, outcome_marks.c.ref == key)
+        self._connection.execute(named.values(ref=told))
+        return told
+
+    # -- what is taken back ------------------------------------------------------------------------------------------
+
+    def _undo(self, org: str, undoing: Undoing) -> list[str]:
+        names = undoing.refs or ("",)
+        self._mark(
+            org,
+            [
+                _mark(org, name, undoing.at_ms, undoes=undone, reason=undoing.reason)
+                for name in names
+                for undone in undoing.undoes
+            ],
+        )
+        keys = self._concerned(org, undoing.undoes)
+        for key in keys:
+            self._stand(org, key)
+        return keys
+
+    def _concerned(self, org: str, names: Iterable[str]) -> list[str]:
+        """The outcomes that have one of these names, or one of those that are taken back by what has them."""
+        found: dict[str, None] = {}
+        names = set(names)
+        for _ in range(UNDOINGS_DEPTH_MAX):
+            marks = self._marks(org, outcome_marks.c.ref, names)
+            found |= dict.fromkeys(mark.outcome for mark in marks if mark.outcome)
+            names = {mark.undoes for mark in marks if mark.undoes} - names
+            if not names:
+                break
+        return list(found)
+
+    def _stand(self, org: str, key: str, *, new: bool = False) -> None:
+        """Works the state of a row out anew, and writes it where it changed."""
+        row = self._connection.execute(select(outcomes).where(outcomes.c.key == key)).first()
+        if row is None:
+            return
+        found = standing(self._events(org, key), row.accepted_after_ms, self._now_ms)
+        if found is None:
+            return
+        fields = msgspec.structs.asdict(found)
+        if new or any(getattr(row, name) != value for name, value in fields.items()):
+            self._connection.execute(
+                update(outcomes).where(outcomes.c.key == key).values(**fields, changed_ms=self._now_ms)
+            )
+        if new or row.state != found.state:
+            self._changes[row.rule, found.state] += 1
+
+    def _events(self, org: str, key: str) -> set[Event]:
+        own = self._connection.execute(select(outcome_marks).where(outcome_marks.c.outcome == key)).all()
+        events = {Event(mark.at_ms, "landed") for mark in own}
+        since: dict[str, int] = {}
+        for mark in own:
+            since[mark.ref] = min(mark.at_ms, since.get(mark.ref, mark.at_ms))
+        landed = False
+        for _ in range(UNDOINGS_DEPTH_MAX):
+            later: dict[str, int] = {}
+            for mark in self._marks(org, outcome_marks.c.undoes, since):
+                # Nothing is reverted before it is there, whatever the clocks of two sources say. A task that was taken
+                # up again before this outcome landed is another story.
+                at_ms = mark.at_ms if mark.reason == "reopened" else max(mark.at_ms, since[mark.undoes])
+                events.add(Event(at_ms, "landed") if landed else Event(at_ms, "undone", mark.reason))
+                if mark.ref and mark.reason == "reverted":
+                    later[mark.ref] = min(at_ms, later.get(mark.ref, at_ms))
+            if not later:
+                break
+            since, landed = later, not landed
+        return events
+
+    def _marks(self, org: str, column: Any, names: Iterable[str]) -> list[Row[Any]]:
+        found: list[Row[Any]] = []
+        for part in parts([name for name in names if name]):
+            found += self._connection.execute(
+                select(outcome_marks).where(outcome_marks.c.org == org, column.in_(part))
+            ).all()
+        return found
+
+    def _mark(self, org: str, marks: Sequence[dict[str, Any]]) -> None:
+        if marks:
+            self._connection.execute(self._insert(outcome_marks).on_conflict_do_nothing(), list(marks))
+
+
+def _key(per: str, org: str, rule: str, task: str, change: Any) -> str:
+    """`change` has repo, base and change: a landing, or the row of one."""
+    if per == "task" and task:
+        return outcome_key(org, rule, task, "", "", "")
+    return outcome_key(org, rule, task, change.repo, change.base, change.change)
+
+
+def _mark(
+    org: str, ref: str, at_ms: int, *, undoes: str = "", outcome: str = "", reason: str = "", task: str = ""
+) -> dict[str, Any]:
+    row = {"org": org, "ref": ref, "undoes": undoes, "outcome": outcome, "reason": reason, "task": task, "at_ms": at_ms}
+    key = hashlib.blake2b(msgspec.json.encode(list(row.values())), digest_size=16).hexdigest()
+    return {"key": key, **row}
+
+
+def _row(delivery: Delivery, landing: Landing, task: str, key: str, now_ms: int) -> dict[str, Any]:
+    rule = delivery.rule
+    return {
+        "key": key,
+        "org": rule.org,
+        "rule": rule.name,
+        "source": delivery.source,
+        "kind": landing.kind,
+        "task": task,
+        "repo": landing.repo,
+        "base": landing.base,
+        "change": landing.change,
+        "per": rule.per,
+        "weight": rule.weight,
+        "accepted_after_ms": rule.accepted_after_ms,
+        "state": "pending",
+        "reason": "",
+        "landed_ms": landing.at_ms,
+        "due_ms": None,
+        "accepted_ms": None,
+        "undone_ms": None,
+        "reviewed": None if landing.reviewed is None else int(landing.reviewed),
+        "seen_ms": now_ms,
+        "changed_ms": now_ms,
+        "deliveries": 1,
+    }
+
+
+def outcome_of(row: Row[Any]) -> Outcome:
+    """A row -> the outcome."""
+    fields = {name: getattr(row, name) for name in Outcome.__struct_fields__}
+    fields["reviewed"] = None if row.reviewed is None else bool(row.reviewed)
+    return Outcome(**fields)
