@@ -1,149 +1,232 @@
-"""Answers to the agent: the provider's headers as they came, ours beside them, and our refusals."""
+"""Answers to the agent: the provider's headers as they came, ours beside them, and our refusals.
+
+They are written here and not by aiohttp, whose own answers add headers, know values in UTF-8 alone and take several
+times as long. A provider's headers are never decoded: they leave with the bytes with which they came.
+"""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from http import HTTPStatus
+from typing import Literal
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import must_be_empty_body, rfc822_formatted_time, should_remove_content_length
-from aiohttp.http_writer import HttpVersion11, StreamWriter
-from multidict import CIMultiDict
 
 from ..core.identity import HOP_BY_HOP, OWN_PREFIX
 from ..core.money import decimal_usd
 from ..core.record import Record
 from ..core.refusal import Answer
 
-NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc"}  # which speaks of the provider's own ports and would send agents past us
+NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc", "content-length"}
+"""`alt-svc` speaks of the provider's own ports and would send agents past us; the length is set with the framing."""
 HEADER_NAMES_REMEMBERED = 1024
 """All providers together send a few hundred different names."""
 ACCEPTED_REMEMBERED = 256
 """Clients differ little in what they accept; most of them say one of a dozen things."""
+UNFLUSHED_BYTES_MAX = 64 * 1024
+"""After so many bytes of a stream it is asked whether the agent still takes them."""
 
-_NEVER_ADDED = ("server", "content-type", "date", "connection")
-"""What aiohttp says of an answer that says nothing of it, beside what `head_of` adds."""
-_NEVER_IN_A_HEADER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-"""Besides the line feed, which is looked for apart."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
-
-def head_of(response: web.StreamResponse, request: web.BaseRequest) -> bytes:
-    """The status line and headers of an answer as they leave, with the very bytes with which they came.
-
-    Written here and not by aiohttp, which adds headers of its own, knows values in UTF-8 alone (bytes that are none
-    come here as lone surrogates) and takes five times as long. Only the date is added where it is missing: RFC 9110
-    (6.6.1) asks that of proxies too. Raises ValueError for a header that would begin another.
-    """
-    headers, version = response.headers, request.version
-    lines = [f"HTTP/{version[0]}.{version[1]} {response.status} {response.reason}"]
-    lines.extend([f"{name}: {value}" for name, value in headers.items()])
-    if "date" not in headers:
-        lines.append(f"date: {rfc822_formatted_time()}")
-    if response.keep_alive:
-        if version < HttpVersion11:
-            lines.append("connection: keep-alive")
-    elif version >= HttpVersion11:
-        lines.append("connection: close")
-    text = "\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or _NEVER_IN_A_HEADER.search(text):
-        raise ValueError("a header of the answer holds a control character")
-    return (text.replace("\n", "\r\n") + "\r\n\r\n").encode("utf-8", "surrogateescape")
+Fields = list[tuple[bytes, bytes]]
+"""Header lines in their order, names as sent."""
 
 
-class WholeAnswer(web.StreamResponse):
-    """An answer whose body is all there: it leaves in one write. A `content-length` among the headers tells the length
-    of what a HEAD leaves out; any other is worked out."""
+class _Answer(web.StreamResponse):
+    """What both kinds of answer share: their head."""
 
-    def __init__(self, *, status: int = 200, headers: CIMultiDict[str], body: bytes) -> None:
-        super().__init__(status=status, _real_headers=headers)
+    def __init__(self, *, status: int = 200, fields: Fields) -> None:
+        super().__init__(status=status)
+        self.fields = fields
+
+    def _head(self, request: web.BaseRequest, framing: bytes) -> bytes:
+        """The status line and headers as they leave. `framing` is a line that tells where the body ends, or nothing.
+        Raises ValueError for a header that would begin another."""
+        version = request.version
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        lines = [_status_line(version[0], version[1], self.status)]
+        lines += [name + b": " + value for name, value in self.fields]
+        if framing:
+            lines.append(framing)
+        if self._keep_alive:
+            if version < (1, 1):
+                lines.append(b"connection: keep-alive")
+        elif version >= (1, 1):
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines)
+        breaks = len(lines) - 1
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or _CONTROL.search(head):
+            raise ValueError("a header of the answer holds a control character")
+        return head + b"\r\n\r\n"
+
+
+class WholeAnswer(_Answer):
+    """An answer whose body is all there: it leaves in one write. `length` is that of a body which is left out."""
+
+    def __init__(self, *, status: int = 200, fields: Fields, body: bytes, length: int | None = None) -> None:
+        super().__init__(status=status, fields=fields)
         self.body = body
+        self._length_left_out = length
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Writes it all. Raises ConnectionError where the agent is gone."""
         if self._eof_sent:
             return None
         self._eof_sent = True
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
         body = self.body
-        if must_be_empty_body(request.method, self.status):
-            body = b""
-            if should_remove_content_length(request.method, self.status):
-                self.headers.popall("content-length", None)
+        if not must_be_empty_body(request.method, self.status):
+            framing = b"content-length: %d" % len(body)
         else:
-            self.headers["content-length"] = str(len(body))
-        head = head_of(self, request)
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the agent is gone")
-        transport.write(head + body)
+            length = None if should_remove_content_length(request.method, self.status) else self._length_left_out
+            framing = b"" if length is None else b"content-length: %d" % length
+            body = b""
+        head = self._head(request, framing)
+        _write(request, head + body)
         await request.writer.drain()
         return None
 
 
-class StreamedAnswer(web.StreamResponse):
-    """An answer whose body comes piece by piece; its head leaves at once."""
+class StreamedAnswer(_Answer):
+    """An answer whose body comes piece by piece; its head leaves at once. `length` is that of the body where it is
+    known; else it comes in chunks, and to a client of HTTP/1.0 it ends with its connection."""
 
-    async def _prepare_headers(self) -> None:
-        absent = [name for name in _NEVER_ADDED if name not in self.headers]
-        await super()._prepare_headers()
-        for name in absent:
-            self.headers.popall(name, None)
-        request = self._req
-        if request is not None and request.version < HttpVersion11 and "content-length" not in self.headers:
-            self.force_close()  # there the end of the connection is the end of the answer
+    def __init__(self, *, status: int = 200, fields: Fields, length: int | None = None) -> None:
+        super().__init__(status=status, fields=fields)
+        self._bytes_left = length
+        self._in_chunks = False
+        self._without_body = False
+        self._unflushed_bytes = 0
+        self._request: web.BaseRequest | None = None
 
-    async def _write_headers(self) -> None:
-        writer, request = self._payload_writer, self._req
-        assert request is not None
-        assert isinstance(writer, StreamWriter)
-        writer._headers_written = False
-        writer._headers_buf = head_of(self, request)
-        writer.send_headers()
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Writes the head, once. Raises ConnectionError where the agent is gone."""
+        if self._request is not None:
+            return None
+        self._request = request
+        self._without_body = must_be_empty_body(request.method, self.status)
+        framing = b""
+        if self._bytes_left is not None and not should_remove_content_length(request.method, self.status):
+            framing = b"content-length: %d" % self._bytes_left
+        elif not self._without_body:
+            self._in_chunks = request.version >= (1, 1)
+            if self._in_chunks:
+                framing = b"transfer-encoding: chunked"
+            else:
+                self.force_close()
+        _write(request, self._head(request, framing))
+        return None
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Writes a piece of the body; waits while the agent takes none. Raises ConnectionError where it is gone."""
+        request = self._request
+        assert request is not None, "the answer has no head yet"
+        if self._bytes_left is not None:
+            data = data[: self._bytes_left]
+            self._bytes_left -= len(data)
+        if not data or self._without_body:
+            return
+        _write(request, b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if self._in_chunks else data)
+        self._unflushed_bytes += len(data)
+        if self._unflushed_bytes > UNFLUSHED_BYTES_MAX:
+            self._unflushed_bytes = 0
+            await request.writer.drain()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Ends the body. Raises ConnectionError where the agent is gone."""
+        if self._eof_sent:
+            return
+        request = self._request
+        assert request is not None, "the answer has no head yet"
+        if data:
+            await self.write(data)
+        self._eof_sent = True
+        if self._in_chunks:
+            _write(request, b"0\r\n\r\n")
+        elif self._bytes_left and not self._without_body:
+            self.force_close()  # less than was announced: only the end of the connection can say so
+        await request.writer.drain()
 
 
-def passed_on(headers: list[tuple[str, str]], record: Record, limits: list[tuple[str, str]]) -> CIMultiDict[str]:
-    """The provider's headers as the agent shall see them, and ours."""
-    kept = []
-    named: set[str] = set()
-    for pair in headers:
-        if _is_passed(pair[0]):
-            kept.append(pair)
-        elif pair[0].lower() == "connection":
-            named.update(part.strip().lower() for part in pair[1].split(","))
-    if not named <= NOT_PASSED_ON:
-        kept = [pair for pair in kept if pair[0].lower() not in named]
-    passed: CIMultiDict[str] = CIMultiDict(kept)
-    add_own(passed, record, limits)
-    return passed
+def _write(request: web.BaseRequest, data: bytes | bytearray | memoryview) -> None:
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the agent is gone")
+    transport.write(data)
 
 
 @lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
-def _is_passed(name: str) -> bool:
-    lower = name.lower()
-    return lower not in NOT_PASSED_ON and not lower.startswith(OWN_PREFIX)
+def _status_line(major: int, minor: int, status: int) -> bytes:
+    try:
+        reason = HTTPStatus(status).phrase
+    except ValueError:
+        reason = ""
+    return b"HTTP/%d.%d %d %s" % (major, minor, status, reason.encode())
 
 
-def add_own(headers: CIMultiDict[str], record: Record, limits: list[tuple[str, str]]) -> None:
+def passed_on(headers: Fields, record: Record, limits: list[tuple[str, str]]) -> Fields:
+    """The provider's headers as the agent shall see them, and ours; none that tells where the body ends.
+
+    The date is added where it is missing: RFC 9110 (6.6.1) asks that of proxies too."""
+    fields: Fields = []
+    named: set[str] = set()
+    dated = False
+    for pair in headers:
+        kind = _kind_of(pair[0])
+        if kind == "passed":
+            fields.append(pair)
+        elif kind == "date":
+            dated = True
+            fields.append(pair)
+        elif kind == "limit":
+            if not limits:
+                fields.append(pair)
+        elif kind == "connection":
+            named.update(part.strip().lower() for part in pair[1].decode("latin-1").split(","))
+    if not named <= NOT_PASSED_ON:
+        fields = [pair for pair in fields if pair[0].decode("latin-1").lower() not in named]
+    if not dated:
+        fields.append((b"date", rfc822_formatted_time().encode()))
+    add_own(fields, record, limits)
+    return fields
+
+
+@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
+def _kind_of(name: bytes) -> Literal["passed", "date", "limit", "connection", "dropped"]:
+    """What becomes of a provider's header. Remembered, since the same names come with every answer."""
+    lower = name.decode("latin-1").lower()
+    if lower == "connection":
+        return "connection"
+    if lower in NOT_PASSED_ON or lower.startswith(OWN_PREFIX):
+        return "dropped"
+    if lower in ("ratelimit", "ratelimit-policy"):
+        return "limit"  # ours take their place, since it is ours that will refuse
+    return "date" if lower == "date" else "passed"
+
+
+def add_own(fields: Fields, record: Record, limits: list[tuple[str, str]]) -> None:
     """The headers that every answer to a known caller carries."""
-    headers["x-callmeter-call"] = record.call_id
+    fields.append((b"x-callmeter-call", record.call_id.encode()))
     if record.degraded:
-        headers["x-callmeter-degraded"] = "store"
+        fields.append((b"x-callmeter-degraded", b"store"))
     for warning in record.warnings:
-        headers.add("x-callmeter-warning", warning)
+        fields.append((b"x-callmeter-warning", warning.encode("utf-8", "surrogateescape")))
     for name, value in limits:
-        headers[name] = value
+        fields.append((name.encode(), value.encode("utf-8", "surrogateescape")))
 
 
-def cost_header(record: Record) -> str | None:
+def cost_header(record: Record) -> bytes | None:
     """The cost in dollars, or None where it is not known: known zero and unknown must differ."""
-    return None if record.cost_nusd is None else decimal_usd(record.cost_nusd)
+    return None if record.cost_nusd is None else decimal_usd(record.cost_nusd).encode()
 
 
 def refusal_answer(answer: Answer) -> WholeAnswer:
-    headers: CIMultiDict[str] = CIMultiDict(answer.headers)
-    return WholeAnswer(status=answer.status, headers=headers, body=answer.body)
+    fields: Fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in answer.headers]
+    fields.append((b"date", rfc822_formatted_time().encode()))
+    return WholeAnswer(status=answer.status, fields=fields, body=answer.body)
 
 
 @lru_cache(maxsize=ACCEPTED_REMEMBERED)

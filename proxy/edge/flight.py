@@ -98,7 +98,7 @@ class Flight(msgspec.Struct, kw_only=True):
         exchange = self.exchange
         assert exchange is not None
         self.answered = exchange.status
-        content_type, encoding = exchange.field("content-type"), exchange.field("content-encoding")
+        content_type, encoding = exchange.field(b"content-type"), exchange.field(b"content-encoding")
         self.meter = wire.open_meter(
             self.call,
             provider=self.record.provider,

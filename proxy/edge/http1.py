@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import cast
 
 import httptools
@@ -18,8 +17,6 @@ BUFFER_BYTES_MAX = 256 * 1024
 """Reading from the provider pauses above this, so that a slow agent never grows our memory."""
 HEADERS_BYTES_MAX = 256 * 1024
 """All header lines of an answer together; far above what providers send, far below what would hurt."""
-HEADER_NAMES_REMEMBERED = 1024
-"""All providers together send a few hundred different names."""
 
 
 class UpstreamFailure(Exception):
@@ -47,8 +44,8 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.transport: asyncio.Transport | None = None
         self.status = 0
-        self.headers: list[tuple[str, str]] = []
-        self.fields: dict[str, str] = {}
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
         self.headers_complete = False
         self.complete = True
         self.failure: UpstreamFailure | None = None
@@ -170,21 +167,18 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADERS_BYTES_MAX:
             raise ValueError("headers too large")
-        text = value.decode("utf-8", "surrogateescape")  # `answers` writes the same bytes again
-        as_sent, lower = header_name(name)
-        self.headers.append((as_sent, text))
-        if lower not in self.fields:
-            self.fields[lower] = text
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200:
             return
         self.headers_complete = True
-        fields = self.fields
-        if "keep-alive" in fields:
-            self.keep_alive_s = keep_alive_timeout(fields["keep-alive"])
-        framed = "content-length" in fields or "transfer-encoding" in fields
+        # Of a header that comes twice the first counts.
+        fields = self.fields = {name.lower(): value for name, value in reversed(self.headers)}
+        if b"keep-alive" in fields:
+            self.keep_alive_s = keep_alive_timeout(fields[b"keep-alive"].decode("latin-1"))
+        framed = b"content-length" in fields or b"transfer-encoding" in fields
         self._until_close = not framed and self.status not in (204, 304)
         if not self._parser.should_keep_alive():
             self.reusable = False
@@ -203,7 +197,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if 100 <= self.status < 200:  # an interim answer; the real one follows
-            self.headers, self.fields = [], {}
+            self.headers = []
             return
         self.complete = True
 
@@ -230,13 +224,6 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
-def header_name(name: bytes) -> tuple[str, str]:
-    """A header's name as sent, and in lower case. Remembered, since the same names come with every answer."""
-    text = name.decode("ascii", "replace")
-    return text, text.lower()
 
 
 def keep_alive_timeout(value: str) -> float | None:

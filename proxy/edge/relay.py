@@ -12,7 +12,6 @@ from collections.abc import Callable
 from time import monotonic  # the loop's own clock has steps of a millisecond under uvloop
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from .. import wire
 from ..core import identity
@@ -22,7 +21,16 @@ from ..core.prices import Prices
 from ..core.record import Record, Result
 from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
-from .answers import StreamedAnswer, WholeAnswer, add_own, cost_header, passed_on, refusal_answer, wanted_encodings
+from .answers import (
+    Fields,
+    StreamedAnswer,
+    WholeAnswer,
+    add_own,
+    cost_header,
+    passed_on,
+    refusal_answer,
+    wanted_encodings,
+)
 from .arrival import Arrivals, unpacked
 from .closing import Closing
 from .flight import Flight, Refused, new_call_id
@@ -252,13 +260,14 @@ class Relay:
         flight.meter.read_whole(whole)
         return whole
 
-    async def _answer_whole(self, flight: Flight, passed: CIMultiDict[str], whole: bytes) -> web.StreamResponse:
+    async def _answer_whole(self, flight: Flight, passed: Fields, whole: bytes) -> web.StreamResponse:
         record, request = flight.record, flight.request
         reading = self._closing.complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
         cost = cost_header(record)
         if cost is not None:
-            passed["x-callmeter-cost-usd"] = cost
-        response = WholeAnswer(status=record.status, headers=passed, body=whole)
+            passed.append((b"x-callmeter-cost-usd", cost))
+        length = flight.exchange.length if flight.exchange is not None else None
+        response = WholeAnswer(status=record.status, fields=passed, body=whole, length=length)
         record.ms_first_byte = record.ms_total
         flight.writing_since_s = monotonic()
         if flight.exchange is not None:
@@ -272,16 +281,13 @@ class Relay:
         await self._closing.settle(flight, reading)
         return response
 
-    async def _answer_stream(
-        self, flight: Flight, passed: CIMultiDict[str], gathered: list[bytes]
-    ) -> web.StreamResponse:
+    async def _answer_stream(self, flight: Flight, passed: Fields, gathered: list[bytes]) -> web.StreamResponse:
         exchange, request, record, remover = flight.exchange, flight.request, flight.record, flight.remover
         meter = flight.meter
         assert exchange is not None
         assert meter is not None
-        if remover is not None:
-            passed.popall("content-length", None)
-        response = StreamedAnswer(status=record.status, headers=passed)
+        length = None if remover is not None else exchange.length
+        response = StreamedAnswer(status=record.status, fields=passed, length=length)
         await response.prepare(request)
         for data in gathered:
             await self._write(flight, response, data)
@@ -332,7 +338,7 @@ class Relay:
         record, request = flight.record, flight.request
         told = self._told(flight, refusal)
         response = refusal_answer(told)
-        add_own(response.headers, record, flight.limits)
+        add_own(response.fields, record, flight.limits)
         if not request.content.is_eof():
             response.force_close()  # the rest of the body is not read, so the connection cannot serve another call
         if flight.caller_known:
@@ -355,7 +361,7 @@ class Relay:
         # A provider that was too slow for us has worked, and may bill; one that broke before it answered has not.
         reading = self._closing.complete(flight, result="failed", cut=failure.is_timeout or flight.answered > 0)
         response = refusal_answer(told)
-        add_own(response.headers, record, flight.limits)
+        add_own(response.fields, record, flight.limits)
         await self._closing.settle(flight, reading)
         return response
 

@@ -40,13 +40,20 @@ class Exchange:
         return self._connection.status
 
     @property
-    def headers(self) -> list[tuple[str, str]]:
+    def headers(self) -> list[tuple[bytes, bytes]]:
         """Header lines in their order, names as sent."""
         return self._connection.headers
 
-    def field(self, name: str) -> str:
+    def field(self, name: bytes) -> str:
         """The value of a header by its lower-case name, in lower case; "" where it is absent."""
-        return self._connection.fields.get(name, "").strip().lower()
+        value = self._connection.fields.get(name)
+        return "" if value is None else value.decode("utf-8", "replace").strip().lower()
+
+    @property
+    def length(self) -> int | None:
+        """The length of the body as announced, None where it is not."""
+        value = self.field(b"content-length")
+        return int(value) if value.isdecimal() else None
 
     async def head(self) -> None:
         """Until status and headers are there. Raises UpstreamFailure. May be cancelled and awaited again."""

@@ -52,7 +52,6 @@ class AnswerMeter:
         self._stream = stream
         self._head = b""
         self._framing: Framing | None = None
-        self._feed_framing: Callable[[bytes], None] = self._feed_head
         self._unreadable = False
         self._closed = False
         self._decoder: Decoder | None = None
@@ -72,10 +71,10 @@ class AnswerMeter:
             return
         try:
             if self._decoder is None:
-                self._feed_framing(data)
+                self._feed_decoded(data)
             else:
                 for decoded in self._decoder.decode(data):
-                    self._feed_framing(decoded)
+                    self._feed_decoded(decoded)
         except DecodeError:
             self._unreadable = True
         except Exception:
@@ -121,7 +120,10 @@ class AnswerMeter:
                 self._reader.reading.usage = None
         return self._reader.reading
 
-    def _feed_head(self, data: bytes) -> None:
+    def _feed_decoded(self, data: bytes) -> None:
+        if self._framing is not None:
+            self._framing.feed(data)
+            return
         head = (self._head + data).removeprefix(_BOM).lstrip(_BLANK)
         if len(head) < _SSE_START_BYTES and (not head or _could_begin_events(head) or _BOM.startswith(head)):
             self._head = head
@@ -131,7 +133,6 @@ class AnswerMeter:
 
     def _choose(self, head: bytes) -> None:
         self._framing = self._framing_for(head)
-        self._feed_framing = self._framing.feed
         if head:
             self._framing.feed(head)
 
