@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -272,7 +272,7 @@ def _answer_name(fingerprint: bytes, rule: DuplicateRule, caller: Caller, form: 
     return hashlib.blake2b(place, digest_size=16).hexdigest()
 
 
-def retry_of(headers: dict[str, str]) -> tuple[bytes, int]:
+def retry_of(headers: Mapping[str, str]) -> tuple[bytes, int]:
     """What a client says of its own retries: a token that stays the same for all attempts (NO_TOKEN: none), and which
     attempt after the first this is. `headers` with names in lower case."""
     attempt = _number(headers.get("x-stainless-retry-count", ""))

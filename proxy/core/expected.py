@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -41,6 +42,9 @@ SAMPLES_MIN = 5
 SAMPLES_KEPT = 64
 REMEMBERED_MAX = 20_000
 """Tasks, and groups of calls, remembered: some 20 MB. The ones that were used longest ago are forgotten first."""
+
+SUBJECTS_REMEMBERED = 4_096
+"""Of the calls of the last minutes. Callers choose task names, so the memory is bounded."""
 
 TOOL_USES_EXPECTED = 3
 """How often a server tool runs in a call that does not say how often it may."""
@@ -81,17 +85,19 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     session: str | None = None
     provider: str = ""
     model: str | None = None
+    levels: tuple[tuple[str, Hashable], ...] = ()
+    """Groups of calls from the most alike to the least, each with the word that explains it; worked out."""
+    conversation: Hashable = None
+    """Where the last call said much of what this one says: the task's, else the session's, else the user's; worked
+    out."""
 
-    def levels(self) -> list[tuple[str, Hashable]]:
-        """Groups of calls from the most alike to the least, each with the word that explains it."""
+    def __post_init__(self) -> None:
         model = (self.provider, self.model)
-        named = [("task", (self.org, self.task, self.agent, model))] if self.task else []
-        return [*named, ("agent", (self.org, self.agent, model)), ("model", model)]
-
-    @property
-    def conversation(self) -> Hashable:
-        """Where the last call said much of what this one says: the task's, else the session's, else the user's."""
-        return self.org, self.task or self.session or "", self.user, self.provider, self.model
+        named = (("task", (self.org, self.task, self.agent, model)),) if self.task else ()
+        levels = (*named, ("agent", (self.org, self.agent, model)), ("model", model))
+        conversation = self.org, self.task or self.session or "", self.user, self.provider, self.model
+        msgspec.structs.force_setattr(self, "levels", levels)
+        msgspec.structs.force_setattr(self, "conversation", conversation)
 
 
 class Known(Protocol):
@@ -106,15 +112,14 @@ class Known(Protocol):
 
 def subject_of(known: Known, provider: str, model: str | None) -> Subject:
     """The subject of a call. `model` is the one that was asked of the provider, not the one it answered with."""
-    return Subject(
-        org=known.org,
-        user=known.user,
-        task=known.task,
-        agent=known.agent,
-        session=known.session,
-        provider=provider,
-        model=model,
-    )
+    return _subject(known.org, known.user, known.task, known.agent, known.session, provider, model)
+
+
+@lru_cache(maxsize=SUBJECTS_REMEMBERED)
+def _subject(
+    org: str, user: str, task: str | None, agent: str | None, session: str | None, provider: str, model: str | None
+) -> Subject:
+    return Subject(org=org, user=user, task=task, agent=agent, session=session, provider=provider, model=model)
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,7 +208,7 @@ class Learned:
         made = -(-(usage.output + usage.audio_output + usage.image_output) // max(1, call.choices))
         if not made:
             return
-        for _, key in subject.levels():
+        for _, key in subject.levels:
             group = self._groups.get(key) or _Group(deque(maxlen=SAMPLES_KEPT), run_s=answer_s)
             group.outputs.append(made)
             group.quantile = None
@@ -226,7 +231,7 @@ class Learned:
         if call.api in WITHOUT_OUTPUT:
             return 0, "none"
         limit = call.max_output_tokens
-        for word, key in subject.levels():
+        for word, key in subject.levels:
             group = self._groups.get(key)
             if group is not None and len(group.outputs) >= SAMPLES_MIN:
                 high = group.high()
@@ -235,7 +240,7 @@ class Learned:
 
     def run_s(self, subject: Subject) -> float:
         """How long calls like this one usually run, in seconds."""
-        for _, key in subject.levels():
+        for _, key in subject.levels:
             group = self._groups.get(key)
             if group is not None:
                 return group.run_s

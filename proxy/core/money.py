@@ -55,6 +55,6 @@ def format_usd(amount_nusd: int, *, places: int | None = None) -> str:
 
 def decimal_usd(amount_nusd: int) -> str:
     """Nano-USD -> plain dollars for headers and exports: `0.000041`, never an exponent."""
+    digits = str(abs(amount_nusd)).zfill(10)
     sign = "-" if amount_nusd < 0 else ""
-    whole, part = divmod(abs(amount_nusd), NUSD_PER_USD)
-    return f"{sign}{whole}.{part:09d}".rstrip("0").rstrip(".")
+    return f"{sign}{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")

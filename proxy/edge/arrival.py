@@ -6,6 +6,7 @@ refusal recorded as theirs, and of several the one that goes first in the order 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 
 from .. import wire
@@ -28,7 +29,7 @@ class Arrivals:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
-    def address(self, flight: Flight, policy: Policy, raw_path: str, headers: dict[str, str]) -> tuple[Target, str]:
+    def address(self, flight: Flight, policy: Policy, raw_path: str, headers: Mapping[str, str]) -> tuple[Target, str]:
         """The target and the path at the provider; gives the flight its upstream (None: unknown) and dialect."""
         try:
             target = read_target(raw_path)
@@ -46,7 +47,7 @@ class Arrivals:
             record.server_address = origin(upstream.url)[1]
         return target, path
 
-    async def key(self, headers: dict[str, str], target: Target) -> tuple[identity.FoundKey, Known]:
+    async def key(self, headers: Mapping[str, str], target: Target) -> tuple[identity.FoundKey, Known]:
         found = identity.find_key(headers, target.query)
         if isinstance(found, Refusal):
             raise Refused(found)
@@ -69,11 +70,12 @@ class Arrivals:
             flight.body_s = monotonic() - begun_s
         return b""
 
-    def call(self, flight: Flight, path: str, target: Target, headers: dict[str, str], text: bytes) -> Call:
+    def call(self, flight: Flight, path: str, target: Target, headers: Mapping[str, str], text: bytes) -> Call:
         request, record = flight.request, flight.record
         call = Call(dialect=flight.dialect, method=request.method)
         if "content-encoding" in headers:
-            headers = {**headers, "content-encoding": ""}  # `text` is unpacked already
+            # `text` is unpacked already
+            headers = {name.lower(): value for name, value in headers.items()} | {"content-encoding": ""}
         if not flight.wrong:
             try:
                 call = wire.read_call(
@@ -93,7 +95,7 @@ class Arrivals:
         record.user_agent = headers.get("user-agent", "")[:USER_AGENT_CHARACTERS_MAX]
         return call
 
-    def caller(self, flight: Flight, known: Known, headers: dict[str, str], target: Target, call: Call) -> Caller:
+    def caller(self, flight: Flight, known: Known, headers: Mapping[str, str], target: Target, call: Call) -> Caller:
         record = flight.record
         caller = identity.identify(
             info=known.info,
@@ -113,7 +115,7 @@ class Arrivals:
         return caller
 
 
-def unpacked(flight: Flight, body: bytes, headers: dict[str, str]) -> bytes:
+def unpacked(flight: Flight, body: bytes, headers: Mapping[str, str]) -> bytes:
     """The body as text, for reading; the packed one is what goes on."""
     try:
         return wire.plain_body(headers, body)

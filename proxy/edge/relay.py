@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic  # the loop's own clock has steps of a millisecond under uvloop
 
 from aiohttp import web
@@ -111,7 +111,7 @@ class Relay:
 
     async def _walk(self, flight: Flight) -> web.StreamResponse:
         request, record, policy = flight.request, flight.record, self._policy()
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = request.headers
         record.policy_version = policy.version
 
         # Which upstream and dialect, by path; whose key.
@@ -182,7 +182,7 @@ class Relay:
         target: Target,
         path: str,
         found: identity.FoundKey,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         body: bytes,
         text: bytes,
     ) -> None:
@@ -424,7 +424,7 @@ class Relay:
         else:
             self._closing.in_background(self._closing.settle_left(flight, result))
 
-    def _left_uploading(self, flight: Flight, known: Known, headers: dict[str, str], target: Target) -> None:
+    def _left_uploading(self, flight: Flight, known: Known, headers: Mapping[str, str], target: Target) -> None:
         """The agent went away before its call was whole: nothing went to the provider, and the record says whose it
         was."""
         try:
