@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from proxy.core.duplicates import Kind
 from proxy.core.policy import Defaults
 from proxy.core.policy_file import load
 from proxy.policy_watch import load_directory, read_directory
@@ -55,6 +57,13 @@ def test_the_defaults_written_out_are_those_of_the_product() -> None:
     assert policy is not None
     assert policy.defaults == Defaults()
     assert policy.access == policy.prices == ()
+
+
+def test_no_duplicate_rule_stops_anybody_before_an_admin_says_so() -> None:
+    policy = load_directory(SHIPPED, {}).policy
+    assert policy is not None
+    assert {rule.kind for rule in policy.duplicates} == set(get_args(Kind))
+    assert {(rule.then, rule.mode) for rule in policy.duplicates} == {("refuse", "shadow"), ("warn", "enforce")}
 
 
 def test_the_examples_in_comments_load_when_their_marks_are_taken_away() -> None:

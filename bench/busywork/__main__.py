@@ -33,6 +33,7 @@ def main() -> int:
     judge, results = Judge(found.policy), Results()
     for made in week(given.seed, HELD_OUT if given.held_out else EVERYDAY):
         results.add(made, judge.judge(made))
+    results.end(judge.repeats)
     calls = sum(each.all_calls for each in results.truths.values())
     print(f"seed {given.seed}, {'held-out' if given.held_out else 'everyday'} wording: {calls:,} calls", end=", ")
     print(f"{time.process_time() - begun_s:.0f} s of CPU\n")

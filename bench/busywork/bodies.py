@@ -1,8 +1,8 @@
 """Bodies: a conversation as the request body that its agent would send, in four dialects.
 
 With the oddities that real agents have, since detectors trip over them: cache marks that move from turn to turn,
-encrypted reasoning, ids of tool calls, instructions of the repository and the date before the first prompt, a setting-up
-that the model acknowledges, the session's id in the body.
+encrypted reasoning, ids of tool calls, instructions of the repository and the date before the first prompt, a
+setting-up that the model acknowledges, the session's id in the body.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MANNERS = " ".join(
     for number, rule in enumerate(
         (
             "answer shortly; the person reads you in a terminal.",
-            "look before you act: read a file before you edit it, and search before you say that something is not there.",
+            "look before you act: read a file before you edit it, search before you say that something is not there.",
             "never invent paths, names or results; say when you do not know.",
             "use the tools for all that touches files, and run several that do not depend on each other at once.",
             "do what was asked and nothing beside it; propose what else you saw at the end.",
             "follow the style of the files around your change, their names, their libraries and their manner of tests.",
-            "no secrets in code, in commits or in what you print; ask before you delete anything that git does not keep.",
+            "no secrets in code, in commits or in what you print; ask before you delete what git does not keep.",
             "when tests fail, find out why; do not change a test so that it passes.",
             "keep a list of steps for work that has more than three, and keep it true.",
             "when a command was refused, do not try to reach the same by other means.",
@@ -48,8 +48,8 @@ MANNERS = " ".join(
 """Some 3 KB that every conversation of an agent begins with."""
 TITLE = "Give this conversation a title of at most six words, in the language of its first message. Print it alone."
 NEXT_SPEAKER = (
-    "Look only at your last reply, at what it says and how it ends. Who should speak next? If you said that you would do "
-    "something at once, it is `model`. If you asked something, or all is done, it is `user`. Answer in JSON."
+    "Look only at your last reply, at what it says and how it ends. Who should speak next? If you said that you would "
+    "do something at once, it is `model`. If you asked something, or all is done, it is `user`. Answer in JSON."
 )
 
 
@@ -178,6 +178,7 @@ class MessagesBody:
         fields = {
             "model": model,
             "max_tokens": 32000,
+            "temperature": 1,
             "stream": True,
             "metadata": {"user_id": f"user_{'5f' * 16}_account__session_{session}"},
             "system": [
@@ -195,7 +196,9 @@ class MessagesBody:
         self._called = ""
 
     def user(self, text: str) -> None:
-        reminders = [{"type": "text", "text": f"<system-reminder>\n{each}\n</system-reminder>"} for each in self._before]
+        reminders = [
+            {"type": "text", "text": f"<system-reminder>\n{each}\n</system-reminder>"} for each in self._before
+        ]
         self._before = []
         self._add("user", [*reminders, {"type": "text", "text": text}])
 
@@ -276,8 +279,9 @@ def surroundings(agent: str, place: Repository, day: str, user: str) -> list[str
         ]
     if agent == "gemini-cli":
         return [
-            f"This is the Gemini CLI. We are setting up the context for our chat.\nToday's date is {day}.\nMy operating "
-            f"system is: linux\nI'm currently working in the directory: {directory}\n\n{place.instructions}\n\n{listing}"
+            f"This is the Gemini CLI. We are setting up the context for our chat.\nToday's date is {day}.\n"
+            f"My operating system is: linux\nI'm currently working in the directory: {directory}\n\n"
+            f"{place.instructions}\n\n{listing}"
         ]
     return [
         f"Instructions for this repository:\n\n{place.instructions}",

@@ -12,18 +12,20 @@ MINUTE_MS = 60_000
 MONDAY_MS = 1_794_787_200_000
 """2026-11-16T00:00Z."""
 DEVELOPERS = 200
-WORDS = (
-    "account amount answer batch border bucket buffer cache carrier cart charge check client clock column config cost "
-    "country coupon credit cursor customer date debit delivery detail discount document driver entry event export field "
-    "file filter format gateway group handler header history host import index input invoice item job journal key label "
-    "ledger limit line list loader lock margin market measure member merge message method model month name note notice "
-    "number offer order owner package page parcel parser partner path payment period person plan policy price product "
-    "profile quantity query queue quota range rate reader reason receipt record refund region report request reserve "
-    "result retry return route row rule sample scale schedule schema search section segment sender series session shelf "
-    "shipment signal site size slot source stage state status step stock store stream style subject sum supplier table "
-    "target tariff tax term text thread ticket timer token total trace track unit user value vendor version view visit "
-    "voucher wallet warehouse window worker writer zone"
-).split()
+WORDS = tuple(
+    """
+    account amount answer batch border bucket buffer cache carrier cart charge check client clock column config
+    cost country coupon credit cursor customer date debit delivery detail discount document driver entry event
+    export field file filter format gateway group handler header history host import index input invoice item job
+    journal key label ledger limit line list loader lock margin market measure member merge message method model
+    month name note notice number offer order owner package page parcel parser partner path payment period person
+    plan policy price product profile quantity query queue quota range rate reader reason receipt record refund
+    region report request reserve result retry return route row rule sample scale schedule schema search section
+    segment sender series session shelf shipment signal site size slot source stage state status step stock store
+    stream style subject sum supplier table target tariff tax term text thread ticket timer token total trace
+    track unit user value vendor version view visit voucher wallet warehouse window worker writer zone
+    """.split()  # noqa: SIM905 - one long list of words is easier to read and to change
+)
 THINGS = (
     "partial refunds",
     "the export to the tax office",
@@ -100,7 +102,7 @@ GEMINI = Agent(
     small_rates=(300, 30, 2500),
 )
 SCRIPT = Agent(
-    name="script",
+    name="openai-python",
     dialect="chat",
     upstream="openai",
     path="/v1/chat/completions",

@@ -32,11 +32,14 @@ DISGUISES: dict[str, Disguise] = {
     "a time": lambda random, text, _: f"{moment(MONDAY_MS + random.randint(0, 5 * DAY_MS))} {text}",
     "a hash within": lambda random, text, _: text.replace(". ", f". (build {random.getrandbits(48):012x}) ", 1),
     "a long number": lambda random, text, _: f"{text} Request {random.randint(10**8, 10**12)}.",
+    "a made-up ticket": lambda random, text, _: f"{text} (see REF-{random.randint(1000, 99999)})",
     "a counter": lambda random, text, copy: f"{text} (run {copy})",
     "spacing": lambda random, text, _: text.replace(" ", " " * random.randint(2, 4), random.randint(1, 9)) + "\n",
-    "case and stops": lambda random, text, _: text.replace(". ", random.choice(("! ", " - ", "; ", ".\n")), 2).upper()
-    if random.random() < 0.3
-    else text.replace(".", random.choice(("!", "...", ";"))),
+    "case and stops": lambda random, text, _: (
+        text.replace(". ", random.choice(("! ", " - ", "; ", ".\n")), 2).upper()
+        if random.random() < 0.3
+        else text.replace(".", random.choice(("!", "...", ";")))
+    ),
     "nothing": lambda random, text, _: text,
 }
 """How copies are made to look new, by its name in the table."""

@@ -1,7 +1,7 @@
 """Honest: people and their agents at work. Each function is one piece of work, as the calls that it makes.
 
-What looks like a repeat and is none is here on purpose: failures and what follows them, prompts sent again after a false
-start, a file read twice, a test run until it passes, waiting for a build, saved prompts that differ in a number.
+What looks like a repeat and is none is here on purpose: failures and what follows them, prompts sent again after a
+false start, a file read twice, a test run until it passes, waiting for a build, saved prompts that differ in a number.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ def working_day(random: Random, company: Company, phrasing: Phrasing, person: Pe
         chat = Session(random, person, place, at_ms=at_ms, task=None, story="small talk")
         yield from small_talk(chat)
         at_ms = chat.at_ms
+    about = slots(random, place)
     while at_ms < end_ms:
         session = Session(random, person, place, at_ms=at_ms, task=ticket(random, place), story="work on a task")
         kind = random.random()
         if kind < 0.72:
-            yield from task(session, phrasing, wanted(random, phrasing, slots(random, place)).said())
+            # Often more than one thing is wanted of the same function: fix it, test it, document it.
+            if random.random() < 0.8:
+                about = slots(random, place)
+            else:
+                session.story = "another task on the same function"
+            yield from task(session, phrasing, wanted(random, phrasing, about).said())
         elif kind < 0.86:
             session.story = "a saved prompt with a ticket number"
             yield from task(session, phrasing, phrasing.command.format(ticket=ticket(random, place)))
@@ -45,7 +51,7 @@ def working_day(random: Random, company: Company, phrasing: Phrasing, person: Pe
             yield from task(session, phrasing, random.choice(phrasing.errand).format(ticket=ticket(random, place)))
         else:
             yield from campaign(session, phrasing)
-        at_ms = session.at_ms + random.randint(20, 150) * MINUTE_MS
+        at_ms = session.at_ms + random.randint(40, 260) * MINUTE_MS
 
 
 def task(session: Session, phrasing: Phrasing, prompt: str) -> Calls:
@@ -132,7 +138,7 @@ def edited(session: Session) -> None:
 
 
 def tests_until_green(session: Session) -> Calls:
-    """The same command again and again; its results differ, since something is changed between, or since it is flaky."""
+    """The same command again and again; its results differ: something is changed between, or the test is flaky."""
     random = session.random
     command = f"make test-{session.place.name}"
     tries = random.choices((1, 2, 3, 6, 10), (50, 22, 14, 10, 4))[0]
@@ -151,10 +157,10 @@ def tests_until_green(session: Session) -> Calls:
 
 
 def build(session: Session) -> Calls:
-    """Waiting for a build: the same command and, until it ends, the same answer."""
+    """Waiting for a build: the same command and, until it ends, the same answer, for a quarter of an hour at times."""
     random = session.random
     command = f"sleep 60; gh run view {random.randint(10**9, 10**10)}"
-    for _ in range(random.choices((1, 2, 4, 7), (35, 35, 20, 10))[0]):
+    for _ in range(random.choices((1, 2, 4, 7, 15), (35, 33, 20, 9, 3))[0]):
         use(session, "shell", {"command": command}, "build: in progress")
         session.think(61, 64)
         yield from answered(session)
@@ -178,6 +184,25 @@ def campaign(session: Session, phrasing: Phrasing) -> Calls:
         use(session, "read_file", {"path": path}, place.files[path])
         yield from rounds(session, use_first)
         session.think(5, 60)
+
+
+def series(random: Random, person: Person, place: Repository) -> Calls:
+    """The parts of one long text, one after the other, in the same words but for a number."""
+    at_ms = MONDAY_MS + 2 * DAY_MS + person.starts_ms
+    session = Session(random, person, place, at_ms=at_ms, task=ticket(random, place), story="the same for each part")
+    parts = random.randint(8, 20)
+    for part in range(1, parts + 1):
+        session.begin()
+        session.user(
+            f"Translate part {part} of {parts} of the handbook to German, keep its terms, and check its links."
+        )
+        yield from answered(session)
+        path = f"handbook/part-{part}.md"
+        use(session, "read_file", {"path": path}, "\n".join(sentence(random) for _ in range(30)))
+        yield from answered(session)
+        use(session, "write_file", {"path": path, "text": "\n".join(sentence(random) for _ in range(30))}, "ok")
+        yield session.call()
+        session.think(10, 60)
 
 
 def small_talk(session: Session) -> Calls:

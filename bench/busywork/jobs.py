@@ -43,7 +43,7 @@ def session_of(random: Random, person: Person, place: Repository, at_ms: int, ta
 
 
 def nightly(random: Random, company: Company, number: int) -> Calls:
-    """The same prompt every night, by an agent with tools. Half of the jobs carry the date in the name of their task."""
+    """The same prompt every night, to an agent with tools. Every other job has the day in the name of their task."""
     person = machine(random, f"nightly-{number}", CLAUDE)
     place = company.repositories[person.repository]
     prompt = f"Go through the errors that {place.name} logged since yesterday and write a report. {sentence(random)}"
@@ -69,6 +69,7 @@ def evaluation(random: Random, company: Company, number: int) -> Calls:
                 random, person, company.repositories[0], at_ms, task, "an evaluation on every candidate"
             )
             for question in questions:
+                session.begin()
                 session.body = ChatBody(random, SCRIPT.model, "Judge strictly.", tools=False, temperature=0)
                 session.user(question)
                 yield session.call(ms=900, output_tokens=8)
@@ -83,6 +84,7 @@ def triage(random: Random, company: Company, number: int) -> Calls:
         session = session_of(random, person, company.repositories[1], at_ms, task, "a batch of short messages")
         for _ in range(130):
             text = random.choice(COMPLAINTS) if random.random() < 0.12 else sentence(random) + " " + sentence(random)
+            session.begin()
             session.body = ChatBody(random, SCRIPT.model, "Which team is this for?", tools=False, temperature=0)
             session.user(f"Message:\n{text}\n\nAnswer with one of billing, delivery, login, other.")
             yield session.call(ms=random.randint(300, 900), output_tokens=4)
@@ -113,7 +115,10 @@ def samples(random: Random, company: Company, number: int) -> Calls:
         )
         question = f"Name a product that {sentence(random)}"
         for attempt in range(16):
-            options: dict[str, object] = ({"seed": attempt}, {"n": 4, "seed": attempt}, {"temperature": 0.9})[number % 3]
+            options: dict[str, object] = ({"seed": attempt}, {"n": 4, "seed": attempt}, {"temperature": 0.9})[
+                number % 3
+            ]
+            session.begin()
             session.body = ChatBody(random, SCRIPT.model, "Be inventive.", tools=False, **options)
             session.user(question)
             yield session.call(ms=1200, output_tokens=80)

@@ -1,7 +1,7 @@
 """Judge: what the rules of a policy make of each call of the week, by the pure parts of the proxy alone.
 
-A call goes the way that it goes in a worker: `wire` reads it, `fingerprint` says what it is, the duplicate rules mark it,
-and the memory of the store, here its model in Python, says what was there before. Nothing is sent anywhere.
+A call goes the way that it goes in a worker: `wire` reads it, `fingerprint` says what it is, the duplicate rules mark
+it, and the memory of the store, here its model in Python, says what was there before. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ from proxy.wire.request import json_fields
 
 from .made import Made
 
-Fate = Literal["refused", "answered", "warned", "signalled", "passed"]
-"""refused; answered from its twin; warned of; in the record as a repeat or a loop, though no rule spoke; nothing."""
-FATES: tuple[Fate, ...] = ("refused", "answered", "warned", "signalled", "passed")
+Fate = Literal["refused", "prevented", "answered", "warned", "signalled", "listed", "passed"]
+"""refused    by a rule
+prevented  not made, since a call of its conversation had been refused
+answered   from its twin
+warned     of, and let through
+signalled  as a repeat or a loop in its record, though no rule spoke
+listed     as part of a task that repeats another one, in `callmeter twins`
+passed     without a word"""
+FATES: tuple[Fate, ...] = ("refused", "prevented", "answered", "warned", "signalled", "listed", "passed")
+Work = tuple[str, str]
+"""Task and user."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -38,6 +46,7 @@ class Verdict(msgspec.Struct, frozen=True):
     cost_nusd: int
     kinds: frozenset[str] = frozenset()
     refused_by: frozenset[str] = frozenset()
+    work: Work | None = None
 
 
 class Judge:
@@ -50,6 +59,10 @@ class Judge:
         self._twins = Twins()
         self._running: list[tuple[int, str, bool]] = []
         self._number = 0
+        self._ended: set[str] = set()
+        self._work_of: dict[str, Work] = {}
+        self.repeats: set[Work] = set()
+        """Work with a call whose twin belongs to other work: what `callmeter twins` lists beside the first of it."""
 
     def judge(self, made: Made) -> Verdict:
         while self._running and self._running[0][0] <= made.at_ms:
@@ -67,9 +80,12 @@ class Judge:
             task=made.task,
             task_source=made.task_source,  # type: ignore[arg-type]
             agent=made.agent,
+            session=made.session or None,
         )
         if call.free:
             return Verdict("passed", cost_nusd)
+        if made.follows in self._ended:
+            return Verdict("prevented", cost_nusd)
         conversation = read_conversation(call, json_fields(body, route=call.route, content_type="application/json"))
         assert conversation is not None, "every call of the week that costs anything is a conversation"
         token, attempt = retry_of(made.headers)
@@ -90,6 +106,14 @@ class Judge:
         looked = self._twins.reserve(call_id, marks, user=made.user, task=made.task or "")
         finding = weigh(met, marks, looked.seen, caller=caller, now_ms=made.at_ms)
         spoke = [mark for mark, seen in zip(marks, looked.seen, strict=True) if exceeded(mark, seen)]
+        work = (made.task, made.user) if made.task else None
+        if work is not None:
+            self._work_of[call_id] = work
+            twins_work = self._work_of.get(finding.twin_of or "")
+            if twins_work is not None and twins_work != work:
+                self.repeats.add(work)
+        if looked.blocked and made.follows:
+            self._ended.add(made.follows)
         if looked.admitted:
             heapq.heappush(self._running, (made.at_ms + made.ms, call_id, made.result == "ok"))
         return Verdict(
@@ -97,6 +121,7 @@ class Judge:
             cost_nusd,
             frozenset(mark.kind for mark in spoke),
             frozenset(mark.kind for mark in spoke if mark.refuses),
+            work,
         )
 
 

@@ -17,6 +17,7 @@ Truth = Literal["honest", "first", "gamed"]
 CACHE_MS = 300_000
 """How long a provider keeps a conversation in its cache."""
 CHARACTERS_PER_TOKEN = 4
+SESSIONS_TOLD = ("claude-code", "codex", "opencode")
 
 
 class Made(msgspec.Struct, kw_only=True):
@@ -25,6 +26,8 @@ class Made(msgspec.Struct, kw_only=True):
     story       what is going on: the row of the table that the call belongs to
     ms          from the call to the end of its answer
     cached      characters of the body that the provider has in its cache
+    session     the agent's session, "" where it has none that a body or header tells
+    follows     the conversation that ends when one of its calls is refused; "" where nothing depends on the call
     free        costs nothing at the provider: model lists, token counts
     """
 
@@ -47,6 +50,8 @@ class Made(msgspec.Struct, kw_only=True):
     ms: int
     output_tokens: int
     cached: int = 0
+    session: str = ""
+    follows: str = ""
     result: Literal["ok", "failed", "client_gone"] = "ok"
     free: bool = False
 
@@ -148,6 +153,8 @@ class Session:
             "ms": self.random.randint(1500, 12000),
             "output_tokens": self.random.randint(60, 900),
             "cached": cached,
+            "session": self.session if self.agent.name in SESSIONS_TOLD else "",
+            "follows": self.session,
         }
         made = Made(**(fields | changes))
         self._called_ms = self.at_ms
@@ -159,9 +166,7 @@ class Session:
         attempts = []
         at_ms = made.at_ms
         for attempt in range(failures):
-            failed = msgspec.structs.replace(
-                made, at_ms=at_ms, headers=self._headers(attempt), ms=400, result="failed"
-            )
+            failed = msgspec.structs.replace(made, at_ms=at_ms, headers=self._headers(attempt), ms=400, result="failed")
             attempts.append(failed)
             at_ms += 400 + min(8000, 500 * 2**attempt)
         attempts.append(msgspec.structs.replace(made, at_ms=at_ms, headers=self._headers(failures)))
@@ -173,9 +178,11 @@ class Session:
         if self.agent.name not in ("claude-code", "opencode"):
             return None
         body = self._title_body(prompt)
-        made = self.call(model=self.agent.small_model, rates=self.agent.small_rates, output_tokens=12, body=lambda: body)
+        made = self.call(
+            model=self.agent.small_model, rates=self.agent.small_rates, output_tokens=12, body=lambda: body
+        )
         self.at_ms = made.at_ms  # it runs beside the real one
-        return msgspec.structs.replace(made, cached=0, story=self._beside("titles of conversations"))
+        return msgspec.structs.replace(made, cached=0, follows="", story=self._beside("titles of conversations"))
 
     def next_speaker(self) -> Made | None:
         """The small call that Gemini CLI makes after each turn of the model."""
@@ -193,7 +200,7 @@ class Session:
     def _headers(self, attempt: int) -> dict[str, str]:
         """Anthropic's and OpenAI's own libraries count their retries, and Codex names its turn; others say nothing."""
         headers = {"user-agent": self.agent.user_agent, "content-type": "application/json"}
-        if self.agent.name in ("claude-code", "script"):
+        if self.agent.name in ("claude-code", "openai-python"):
             headers["x-stainless-retry-count"] = str(attempt)
         if self.agent.name == "codex":
             headers["x-codex-turn-metadata"] = f'{{"session_id":"{self.session}","turn_id":"{self.turn}"}}'

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from proxy.core.money import format_usd
 
-from .judge import FATES, Verdict
+from .judge import FATES, Verdict, Work
 from .made import Made
 
 KINDS = ("exact", "normalized", "loop", "task", "similar")
@@ -47,10 +47,13 @@ class Results:
         self.caught_alone: dict[str, int] = defaultdict(int)
         self.spoken_wrongly: dict[str, int] = defaultdict(int)
         self.refused_wrongly: dict[str, int] = defaultdict(int)
+        self._waiting: list[tuple[str, str, Work, int]] = []
 
     def add(self, made: Made, verdict: Verdict) -> None:
-        self.stories[made.truth, made.story].add(verdict.fate, verdict.cost_nusd)
-        self.truths[made.truth].add(verdict.fate, verdict.cost_nusd)
+        if verdict.fate == "passed" and verdict.work is not None:
+            self._waiting.append((made.truth, made.story, verdict.work, verdict.cost_nusd))
+        else:
+            self._add(made.truth, made.story, verdict.fate, verdict.cost_nusd)
         for kind in verdict.kinds:
             if made.truth == "gamed":
                 self.caught[kind] += verdict.cost_nusd
@@ -61,16 +64,28 @@ class Results:
             for kind in verdict.refused_by:
                 self.refused_wrongly[kind] += 1
 
+    def end(self, repeats: set[Work]) -> None:
+        """Adds the calls of which nothing was said when they were made: only now is known which work repeats other."""
+        for truth, story, work, nusd in self._waiting:
+            self._add(truth, story, "listed" if work in repeats else "passed", nusd)
+        self._waiting.clear()
+
+    def _add(self, truth: str, story: str, fate: str, nusd: int) -> None:
+        self.stories[truth, story].add(fate, nusd)
+        self.truths[truth].add(fate, nusd)
+
     @property
     def caught_share(self) -> float:
         """Of the money of games, beyond first copies: what some rule or signal caught."""
-        return self.truths["gamed"].share("refused", "answered", "warned", "signalled")
+        return 1 - self.truths["gamed"].share("passed")
 
     @property
     def wrong_share(self) -> float:
-        """Of calls that are no game, first copies among them: those that were refused."""
+        """Of calls that are no game, first copies among them: those that were refused, or could not follow."""
         honest = [self.truths["honest"], self.truths["first"]]
-        return sum(each.calls["refused"] for each in honest) / (sum(each.all_calls for each in honest) or 1)
+        return sum(each.calls["refused"] + each.calls["prevented"] for each in honest) / (
+            sum(each.all_calls for each in honest) or 1
+        )
 
 
 def by_kind(results: Results) -> Iterable[list[str]]:

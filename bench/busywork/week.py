@@ -48,6 +48,9 @@ def stories(seed: int, company: Company, phrasing: Phrasing) -> Iterator[Iterato
         person = company.people[number * 13 + 2]
         place = company.repositories[person.repository]
         yield honest.investigation(own(f"duty {number}"), person, place, number % 5)
+    for number in range(6):
+        person = company.people[number * 31 + 3]
+        yield honest.series(own(f"series {number}"), person, company.repositories[person.repository])
     yield from machines(own, company)
     yield from games(own, company, phrasing)
 
@@ -82,7 +85,9 @@ def games(own: Callable[[str], Random], company: Company, phrasing: Phrasing) ->
         yield gamed.farm(own(f"farm {number}"), company, phrasing, farmer, 35, "one task under many names, one user")
     for number in range(2):
         farmers = [next(people) for _ in range(12)]
-        yield gamed.farm(own(f"farms {number}"), company, phrasing, farmers, 60, "one task under many names, many users")
+        yield gamed.farm(
+            own(f"farms {number}"), company, phrasing, farmers, 60, "one task under many names, many users"
+        )
     for number in range(2):
         yield gamed.many_keys(own(f"keys {number}"), company, phrasing, next(people))
     for number in range(2):

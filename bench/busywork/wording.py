@@ -156,13 +156,14 @@ EVERYDAY = Phrasing(
     thanks=("", "", "", " Thanks!", " Thank you.", " Cheers", " Much appreciated.", " That is all."),
     replies=("continue", "yes", "go on", "ok, do it", "looks good, commit it", "yes please", "try again", "next"),
     command=(
-        "You work on one ticket until it is done. Read the ticket with the tool `ticket`. Restate in two sentences what "
-        "is asked. Look for the place in the code where the change belongs; read at least the tests beside it. If the "
-        "ticket is unclear, stop and list your questions. Otherwise make the smallest change that does what is asked, "
-        "in the style of the files around it. Add a test that fails without your change. Run the tests of the package. "
-        "Update the changelog if users will notice. Do not touch files that have nothing to do with the ticket, do not "
-        "reformat, do not upgrade anything. At the end print the list of files you changed, and a title for the pull "
-        "request of at most sixty characters.\n\nTicket: {ticket}"
+        "You work on one ticket until it is done. Read the ticket with the tool `ticket`. Restate in two "
+        "sentences what is asked. Look for the place in the code where the change belongs; read at least the "
+        "tests beside it. If the ticket is unclear, stop and list your questions. Otherwise make the smallest "
+        "change that does what is asked, in the style of the files around it. Add a test that fails without "
+        "your change. Run the tests of the package. Update the changelog if users will notice. Do not touch "
+        "files that have nothing to do with the ticket, do not reformat, do not upgrade anything. At the end "
+        "print the list of files you changed, and a title for the pull request of at most sixty characters."
+        "\n\nTicket: {ticket}"
     ),
     errand=("Fix {ticket}", "work on {ticket}", "Please do {ticket}.", "{ticket}", "Review {ticket} and fix it"),
 )
@@ -268,18 +269,19 @@ HELD_OUT = Phrasing(
     thanks=("", "", "", " Ta.", " Many thanks!", " Good luck.", " Appreciate it.", " Over to you."),
     replies=("carry on", "sure", "yep", "proceed", "fine, push it", "please do", "once more", "what now?"),
     command=(
-        "Handle the issue named below. Fetch it first. Judge whether it can be reproduced; if it can, reproduce it in a "
-        "test. Then find the cause, not the symptom. Prefer deleting code to adding code. Touch as few files as you can. "
-        "Check formatting and types. Never edit the lock file. If the cause lies in another service, write down what its "
-        "team has to know and stop. Finish with a short report: cause, change, proof, remaining doubt. Keep the report "
-        "below one hundred and fifty words and write it for somebody who was not there.\n\nIssue: {ticket}"
+        "Handle the issue named below. Fetch it first. Judge whether it can be reproduced; if it can, "
+        "reproduce it in a test. Then find the cause, not the symptom. Prefer deleting code to adding code. "
+        "Touch as few files as you can. Check formatting and types. Never edit the lock file. If the cause "
+        "lies in another service, write down what its team has to know and stop. Finish with a short report: "
+        "cause, change, proof, remaining doubt. Keep the report below one hundred and fifty words and write "
+        "it for somebody who was not there.\n\nIssue: {ticket}"
     ),
     errand=("Handle {ticket}", "take {ticket}", "{ticket} please", "Look into {ticket}", "Solve {ticket}, then stop"),
 )
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A piece of work that somebody wants: which ideas, with what filled in. Said again in other words by `reworded`."""
+    """A piece of work that somebody wants: which ideas, with what filled in. `reworded` says it in other words."""
 
     ideas: tuple[Idea, ...]
     slots: dict[str, str]

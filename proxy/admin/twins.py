@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from ..core.record import rfc3339
@@ -57,7 +58,6 @@ def group_fields(group: TwinGroup) -> dict[str, Any]:
 
 
 def task_fields(task: TwinTask) -> dict[str, Any]:
-    repeat = task.repeat
     return {
         "org": task.org,
         "task": task.task,
@@ -66,6 +66,5 @@ def task_fields(task: TwinTask) -> dict[str, Any]:
         "last_at": rfc3339(task.last_at_ms),
         "calls": task.calls,
         "cost_nusd": task.cost_nusd,
-        "repeats": repeat
-        and {"task": repeat.task, "user": repeat.user, "call_id": repeat.call_id, "twin_of": repeat.twin_of},
+        "repeats": task.repeat and msgspec.to_builtins(task.repeat),
     }

@@ -13,6 +13,8 @@ from .output import printable, table_line
 
 HEADS = ("TASK", "USER", "BEGUN (UTC)", "REPEATS", "CALLS", "COST")
 NUMBERS = 2
+ALIKE = "similar"
+"""The kind of rule that sees likeness and no more."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,6 +23,8 @@ NUMBERS = 2
 @click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
 def twins(since: str, until: str | None, form: str) -> None:
     """List tasks that are the same work. Needs a running proxy, and rules under `duplicates` that see it.
+
+    Groups and their tasks stand in the order of names.
 
     Tasks are twins when calls of one repeat calls of another in that time. Cost is what each of them cost in all.
     """
@@ -43,7 +47,8 @@ def as_table(group: dict[str, Any]) -> str:
 
 def task_line(task: dict[str, Any]) -> list[str]:
     repeated = task["repeats"]
-    other = f"{repeated['task']} of {repeated['user']}" if repeated else "-"
+    like = "like " if repeated and repeated["kind"] == ALIKE else ""
+    other = f"{like}{repeated['task']} of {repeated['user']}" if repeated else "-"
     begun = task["first_at"][5:16].replace("T", " ")
     cost = format_usd(task["cost_nusd"])
     return [printable(task["task"]), printable(task["user"]), begun, printable(other), f"{task['calls']:,}", cost]
@@ -52,5 +57,7 @@ def task_line(task: dict[str, Any]) -> list[str]:
 def told(group: dict[str, Any]) -> str:
     tasks, people = group["tasks"], {(task["org"], task["user"]) for task in group["tasks"]}
     who = "one person" if len(people) == 1 else f"{len(people)} people"
+    alike = any(task["repeats"] and task["repeats"]["kind"] == ALIKE for task in tasks)
+    what = "The same work, or much alike," if alike else "The same work"
     cost, one = format_usd(group["cost_nusd"]), format_usd(group["one_cost_nusd"])
-    return f"The same work {len(tasks)} times, by {who}: {cost} in all; done once, it would have cost {one}."
+    return f"{what} {len(tasks)} times, by {who}: {cost} in all; done once, it would have cost {one}."

@@ -61,6 +61,8 @@ def weigh(
             finding.loop = max(finding.loop, found.count + 1)
         if mark.kind in ("exact", "normalized", "loop"):
             finding.moved_on = finding.moved_on is not False and found.count == 0
+        if mark.kind == "similar" and not exceeded(mark, found):
+            continue  # likeness alone is nothing to tell: only that there is a lot of it
         if found.count and (place := _TELLING.index(mark.kind)) < best:
             best, finding.rule, finding.kind, finding.twin_of = place, rule.name, mark.kind, found.twin or None
         if not exceeded(mark, found):

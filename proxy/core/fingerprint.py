@@ -5,7 +5,8 @@ a prompt against one, and no text can be had back from them.
 * normalized  the same conversation but for ids, times and the like in system text and last turn, in any dialect
 * opening     what a task was asked to do: its first turn, normalized
 * step        the tools that were called last, with arguments and results, normalized; and how often they repeat
-* sketch      64 bits of the words in the last turn; texts that share nine words in ten differ in a few bits
+* sketch      64 bits of what a conversation is begun with: of the files, functions and the like that it names, which
+              stay in whatever words a task is told, else of its words; texts with nine in ten alike differ in few bits
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from typing import Any
 import msgspec
 
 from .conversation import Conversation, Turn
-from .normal_text import normal_text
+from .normal_text import is_ticket, normal_text
 
 FINGERPRINT_BYTES = 12
 """Two of a thousand million calls meet by chance once in a hundred million such stores."""
 STEP_BYTES = 8
 SKETCH_BYTES = 8
 SKETCH_WORDS_MAX = 256
+SKETCH_NAMES_MIN = 2
+"""A file and a function in it. One alone is what many tasks of a day are about."""
+SKETCH_NAMES_MAX = 32
 
 CANONICAL_BYTES_MAX = 1024 * 1024
 """A larger field is compared as it was sent: to bring it in order would take longer than it is worth."""
@@ -51,6 +55,9 @@ _ADDED_BY_AGENTS = re.compile(
 )
 _SETS_UP = re.compile(r"\s*(?:This is the (?:Gemini CLI|Qwen Code)|# AGENTS\.md instructions for )")
 """What agents put in front of what their user says: the same in every task on one repository."""
+
+_NAME = re.compile(rb"[^._/:#-][_/.:][^._/:#-]|[a-z][0-9]|[0-9][a-z]")
+"""`loan/rates.py`, `settle_all`, `v2`: in no language a word."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 Digest = bytes
@@ -130,16 +137,37 @@ class Fingerprinter:
     # -- likeness -----------------------------------------------------------------------------------------------------
 
     def sketch(self, conversation: Conversation) -> bytes:
-        """64 bits of the last turn; b"" where that is too little. Compare with `likeness`."""
-        last = conversation.last_turn
-        if last is None or is_probe(conversation):
+        """64 bits of the opening turn, for the call that it is the last turn of; b"" for every other, and where it is
+        too little. Compare with `likeness`.
+
+        What is said later in a conversation is no sign: people say the same of different work, agents even more so.
+        """
+        text = self._opening_text(conversation) if begins(conversation) else None
+        if text is None:
             return b""
-        words = set(normal_text("\n".join([*last.texts, *last.results])).split())
+        words = set(normal_text(text).split())
         if len(words) < OPENING_WORDS_MIN:
             return b""
+        names = sorted(word for word in words if _NAME.search(word) and not is_ticket(word))[:SKETCH_NAMES_MAX]
+        if len(names) >= SKETCH_NAMES_MIN:
+            return self._sketch_of_names(names)
+        return self._sketch_of_words(words)
+
+    def _sketch_of_names(self, names: list[bytes]) -> bytes:
+        """Each slot takes a bit of the least of the names, by an order of its own."""
+        orders = [hashlib.blake2b(name, digest_size=64, key=self._key).digest() for name in names]
+        bits = 0
+        for place, least in enumerate(map(min, zip(*orders, strict=True))):
+            bits |= (least & 1) << place
+        return bits.to_bytes(SKETCH_BYTES)
+
+    def _sketch_of_words(self, words: set[bytes]) -> bytes:
+        """With another ticket every word is another: a saved prompt is called with many."""
+        salt = b" ".join(sorted(word for word in words if is_ticket(word)))
+        salt = hashlib.blake2b(salt, digest_size=16, key=self._key).digest() if salt else b""
         least = [(1 << 64) - 1] * 64
         for word in sorted(words)[:SKETCH_WORDS_MAX]:
-            value = int.from_bytes(hashlib.blake2b(word, digest_size=8, key=self._key).digest())
+            value = int.from_bytes(hashlib.blake2b(word, digest_size=8, key=self._key, salt=salt).digest())
             place = value & 63
             least[place] = min(least[place], value >> 6)
         # A slot that no word fell into takes its neighbour's, so that short texts can be compared as well.
@@ -209,6 +237,14 @@ def _exact_turn(turn: Turn) -> bytes:
     """A turn as it is: what came before the last turn is not asked anew, so that all of it must be the same."""
     said = [*turn.texts, "\x00", *[piece for call in turn.calls for piece in call], "\x00", *turn.results]
     return "\x01".join(said).encode("utf-8", "surrogatepass")
+
+
+def begins(conversation: Conversation) -> bool:
+    """Whether a call asks what its conversation was begun for: nothing was said before but what agents set up with."""
+    turns = conversation.turns
+    if len(turns) == 1:
+        return not turns[0].by_model
+    return len(turns) == 3 and not turns[1].calls and all(_SETS_UP.match(text) for text in turns[0].texts)
 
 
 def is_probe(conversation: Conversation) -> bool:

@@ -1,5 +1,6 @@
 """Normal text: what is left of a text when everything is taken out that two copies of it may differ in by chance: ids,
-times, dates, hashes, counters, temporary paths, spacing. Short numbers stay: `item 17` is not `item 18`.
+times, dates, hashes, counters, temporary paths, spacing. Short numbers stay, and the keys of tickets: `item 17` is not
+`item 18`, nor `PAY-4711` the same work as `PAY-4712`.
 
 Only the beginning and the end are looked at word by word, where such marks are put; the midst of a long text counts
 byte by byte, so that two different tables under one heading never look alike.
@@ -39,6 +40,8 @@ _VOLATILE = re.compile(
     """,
     re.VERBOSE,
 )
+_TICKET = re.compile(rb"(?:[a-z][a-z0-9]{1,9}-|#)[1-9][0-9]{0,5}")
+"""`PAY-4711`, `#48213`: it names one piece of work among others that are asked for in the same words."""
 _DIGIT = re.compile(rb"[0-9]")
 _TEMPORARY = re.compile(rb"(?:^|[:@])(?:/private)?/(?:tmp|var/tmp|var/folders|dev/shm)/|/temp/|/tmp[._-]?[0-9a-z]{6,}")
 _MONTHS = frozenset(
@@ -93,9 +96,14 @@ def _said(word: bytes) -> bytes:
     bare = word.strip(b".:")
     if not bare.strip(b"-_/#") or (b"/" in bare and _TEMPORARY.search(bare)):
         return b""
-    if len(bare) > 2 and _DIGIT.search(bare) and _VOLATILE.search(bare):
+    if len(bare) > 2 and _DIGIT.search(bare) and _VOLATILE.search(bare) and not _TICKET.fullmatch(bare):
         return b""
     return bare
+
+
+def is_ticket(word: bytes) -> bool:
+    """Whether a word of a normal text is the key of a ticket."""
+    return _TICKET.fullmatch(word) is not None
 
 
 def _without_dates(words: list[bytes]) -> list[bytes]:

@@ -122,13 +122,14 @@ def is_unpriced(record: Record) -> bool:
 
 
 def stands_still(record: Record) -> bool:
-    """Whether the conversation of a call did not move on: it was sent before, or goes in circles."""
-    return record.repeats > 0 or record.loop > 1
+    """Whether the conversation of a call did not move on, as far as any rule looked."""
+    return record.moved_on is False
 
 
 def is_repeat(record: Record) -> bool:
-    """Whether a call repeats work: it stands still, or has a twin, as where its task is the work of another one."""
-    return record.twin_of is not None or stands_still(record)
+    """Whether a call repeats work: it stands still, or has a twin, as where its task is the work of another one. What
+    is only alike may be something else."""
+    return stands_still(record) or (record.twin_of is not None and record.twin_kind != "similar")
 
 
 def rfc3339(at_ms: int) -> str:

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 import msgspec
 from sqlalchemy import Connection, or_, select
 
+from ..core.record import decode
 from .engine import Database
 from .queries import TASK_COLUMNS
 from .rollups import TaskTotals
 from .tables import HAS_TWIN, calls, tasks
-from .writer import parts
+from .writer import find, parts
 
 REPEATS_MAX = 500_000
 """Calls that one question looks through: a few seconds. More is asked for in parts."""
@@ -29,13 +30,18 @@ class TwinsInvalid(ValueError):
 
 
 class Repeat(msgspec.Struct, frozen=True):
-    """The first call by which some work is known to repeat other work, and the call that it repeats."""
+    """The first call by which some work is known to repeat other work, and the call that it repeats.
+
+    task, user   whose work is repeated
+    rule, kind   the rule that saw it, and its kind: `similar` says that it is much alike, others that it is the same
+    """
 
     call_id: str
     twin_of: str
     task: str
     user: str
-    """Whose work is repeated."""
+    rule: str | None = None
+    kind: str | None = None
 
 
 class TwinTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +76,10 @@ def twins(database: Database, since_ms: int, until_ms: int) -> list[TwinGroup]:
     with database.reading() as connection:
         repeats = repeats_between(connection, since_ms, until_ms)
         totals = totals_of(connection, {work for pair in repeats for work in pair})
-    shown_by: dict[Work, Repeat] = {}
-    for (work, _), repeat in repeats.items():
-        shown_by.setdefault(work, repeat)
+        shown_by: dict[Work, Repeat] = {}
+        for (work, _), repeat in repeats.items():
+            shown_by.setdefault(work, repeat)
+        shown_by = with_rules(connection, shown_by)
     groups = [group_of(members, shown_by, totals) for members in together(repeats)]
     return sorted(groups, key=lambda group: [(each.task, each.user, each.org) for each in group.tasks])
 
@@ -106,6 +113,16 @@ def repeats_between(connection: Connection, since_ms: int, until_ms: int) -> dic
     if seen > REPEATS_MAX:
         raise TwinsInvalid(f"more than {REPEATS_MAX:,} calls repeat others in that time; ask for a shorter one")
     return found
+
+
+def with_rules(connection: Connection, shown_by: dict[Work, Repeat]) -> dict[Work, Repeat]:
+    """With the rules that saw the repeats, as the records of their calls have them."""
+    records = find(connection, [repeat.call_id for repeat in shown_by.values()])
+    ruled = {}
+    for work, repeat in shown_by.items():
+        record = decode(records[repeat.call_id].record)
+        ruled[work] = msgspec.structs.replace(repeat, rule=record.twin_rule, kind=record.twin_kind)
+    return ruled
 
 
 def together(pairs: Iterable[tuple[Work, Work]]) -> list[list[Work]]:

@@ -46,10 +46,10 @@ def test_the_share_of_the_money_that_went_into_repeats_is_shown(admin: Admin) ->
     admin.ledger.ingest(
         entries(
             made(1),
-            made(2, repeats=1, twin_of="call000001"),
-            made(3, loop=4, cost_nusd=2_400_000),
+            made(2, moved_on=False, twin_of="call000001"),
+            made(3, moved_on=False, cost_nusd=2_400_000),
             made(4, task="PAY-8", cost_nusd=10_000_000),
-            made(5, task="PAY-8", repeats=1, twin_of="call000004", cost_nusd=20_000),
+            made(5, task="PAY-8", moved_on=False, twin_of="call000004", cost_nusd=20_000),
         )
     )
     lines = report_command().stdout.splitlines()

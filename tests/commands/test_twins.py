@@ -28,11 +28,11 @@ def twins_command(*arguments: str) -> Result:
     return result
 
 
-def copied(admin: Admin) -> None:
+def copied(admin: Admin, kind: str = "task") -> None:
     admin.ledger.ingest(
         entries(
             made(1),
-            made(2, task="PAY-9", user="ben", twin_of="call000001", cost_nusd=2_000_000),
+            made(2, task="PAY-9", user="ben", twin_of="call000001", twin_kind=kind, cost_nusd=2_000_000),
             made(3, task="PAY-8\x1b[2J", twin_of="call000001", cost_nusd=1_000_000_000),
         )
     )
@@ -63,8 +63,17 @@ def test_json_is_the_answer_of_the_api_with_users_in_the_order_of_names(admin: A
         "user": "ada",
         "call_id": "call000002",
         "twin_of": "call000001",
+        "rule": None,
+        "kind": "task",
     }
     assert (group["cost_nusd"], group["one_cost_nusd"]) == (1_003_200_000, 1_200_000)
+
+
+def test_what_is_only_alike_is_said_to_be(admin: Admin) -> None:
+    copied(admin, "similar")
+    lines = twins_command("--since", "30d").stdout.splitlines()
+    assert "like PAY-7 of ada" in lines[3]
+    assert lines[4].startswith("The same work, or much alike, 3 times, by 2 people")
 
 
 def test_no_twins_are_no_error(admin: Admin) -> None:

@@ -91,6 +91,13 @@ def test_facts_are_recorded_below_the_limit_as_well() -> None:
     assert (finding.repeats, finding.moved_on) == (4, False)
 
 
+def test_likeness_is_no_fact_until_there_is_too_much_of_it() -> None:
+    once = found((rule("similar", limit=3, then="warn"), Seen(2, FIRST)))
+    assert (once.twin_of, once.kind, once.warnings) == (None, None, [])
+    often = found((rule("similar", limit=3, then="warn"), Seen(3, FIRST)))
+    assert (often.twin_of, often.kind, len(often.warnings)) == (FIRST, "similar", 1)
+
+
 @pytest.mark.parametrize(
     ("kind", "seen", "moved_on"),
     [

@@ -203,6 +203,29 @@ def test_a_text_with_a_word_or_two_changed_is_alike_and_another_is_not() -> None
     assert sketch("too few words") == b""
 
 
+def test_a_task_told_in_other_words_is_known_by_the_files_and_functions_that_it_names() -> None:
+    task = sketch("Fix the rounding fault in loan/rates.py, please: `settle_all` loses a cent on negative amounts.")
+    told_again = sketch("Hi! When an amount is below zero, settle_all (loan/rates.py) is off by a cent. Mend it now.")
+    another = sketch("Fix the rounding fault in loan/terms.py, please: `open_all` loses a cent on negative amounts.")
+    assert likeness(task, told_again) == 1
+    assert likeness(task, another) < 0.8
+
+
+def test_a_saved_prompt_is_another_one_with_another_ticket() -> None:
+    saved = "Read the ticket, restate what is asked in two sentences, make the smallest change, test it. Ticket: "
+    assert likeness(sketch(f"{saved} PAY-4711"), sketch(f"{saved} PAY-4711.")) == 1
+    assert likeness(sketch(f"{saved} PAY-4711"), sketch(f"{saved} PAY-4712")) < 0.8
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_only_what_a_conversation_begins_with_is_compared_for_likeness(api: str) -> None:
+    asked = "Look only at your last reply, at what it says and how it ends. Who should speak next?"
+    assert MAKER.sketch(told(api, said=[asked])) != b""
+    assert MAKER.sketch(told(api, said=["Fix the login page.", asked])) == b""
+    context = "This is the Gemini CLI. We are setting up the context for our chat. Today is 2026-11-28."
+    assert MAKER.sketch(told(api, said=[context, asked])) == MAKER.sketch(told(api, said=[asked]))
+
+
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_parts_are_never_taken_for_pieces_of_their_neighbours(parts: list[str]) -> None:
     joined = Conversation(asked={"a": "".join(parts)})

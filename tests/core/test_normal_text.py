@@ -16,6 +16,7 @@ COPIES = [
     ("today is November 28, 2026 and raining", "today is January 1st, 2027 and raining"),
     ("commit deadbeef12 broke it", "commit 0badc0ffee broke it"),
     ("epoch 1764342155 passed", "epoch 1764342999 passed"),
+    ("request-1764342155 passed", "request-1764342999 passed"),
     ("call_9aXbT31kLq0 failed", "call_8bQw12ZZy77 failed"),
     ("run-00012 of them", "run-00013 of them"),
     ("attempt 3 at the same", "attempt 4 at the same"),
@@ -27,6 +28,8 @@ COPIES = [
 ]
 OTHERS = [
     ("fix item 17", "fix item 18"),
+    ("fix PAY-48213", "fix PAY-48214"),
+    ("close #104711, please", "close #104712, please"),
     ("add the tests", "remove the tests"),
     ("sum 2 and 2", "sum 2 and 3"),
     ("use python 3.11", "use python 3.12"),

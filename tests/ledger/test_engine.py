@@ -60,7 +60,7 @@ def test_a_ledger_of_before_repeats_were_known_is_brought_up_to_date(ledger: Led
         connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value="2"))
     database.close()
     upgraded = open_ledger(ledger_url)
-    upgraded.ingest(entries(made(2, repeats=1, twin_of="call000001", loop=3), first=2))
+    upgraded.ingest(entries(made(2, moved_on=False, twin_of="call000001", loop=3), first=2))
     [totals] = upgraded.task("PAY-7")
     assert (totals.calls, totals.repeat_calls, totals.repeat_nusd, totals.longest_loop) == (2, 1, 1_200_000, 3)
     # An old row that is replaced takes nothing away that was never added.

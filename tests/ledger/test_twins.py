@@ -22,7 +22,7 @@ def test_a_task_that_repeats_another_stands_with_it_and_one_of_them_has_its_cost
         entries(
             made(1, task="PAY-7"),
             made(2, task="PAY-7", cost_nusd=800_000),
-            made(3, task="PAY-3", twin_of="call000001", cost_nusd=5),
+            made(3, task="PAY-3", twin_of="call000001", twin_rule="same-work", twin_kind="task", cost_nusd=5),
             made(4, task="PAY-3", twin_of="call000002", cost_nusd=6),
             made(5, task="DOCS-1"),
         )
@@ -30,7 +30,10 @@ def test_a_task_that_repeats_another_stands_with_it_and_one_of_them_has_its_cost
     [group] = groups_of(ledger)
     assert names([group]) == [[("PAY-3", "ada"), ("PAY-7", "ada")]]
     assert (group.calls, group.cost_nusd, group.one_cost_nusd) == (4, 2_000_011, 2_000_000)
-    assert [task.repeat for task in group.tasks] == [Repeat("call000003", "call000001", "PAY-7", "ada"), None]
+    assert [task.repeat for task in group.tasks] == [
+        Repeat("call000003", "call000001", "PAY-7", "ada", "same-work", "task"),
+        None,
+    ]
 
 
 def test_twins_of_twins_are_one_group_and_groups_stand_by_name(ledger: Ledger) -> None:

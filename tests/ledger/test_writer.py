@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -94,15 +95,15 @@ def test_a_call_that_moves_to_another_task_leaves_nothing_behind(ledger: Ledger)
 
 
 def test_what_a_task_repeated_is_summed_and_stays_right_when_rows_are_replaced(ledger: Ledger) -> None:
-    again = {"repeats": 1, "twin_of": "call000001"}
+    again: dict[str, Any] = {"moved_on": False, "repeats": 1, "twin_of": "call000001"}
     ledger.ingest(
         entries(
             made(1),
             made(2, result="lost", cost_nusd=5_000_000, **again),
             made(3, twin_of="call000001", cost_nusd=7),  # the work of another task: its conversation moves on
-            made(4, loop=6, cost_nusd=11),
-            made(5, loop=1),
-            refused(6, refusal="loop", loop=9, count=3),
+            made(4, moved_on=False, loop=6, cost_nusd=11),
+            made(5, moved_on=True, loop=1, twin_of="call000001", twin_kind="similar"),
+            refused(6, refusal="loop", moved_on=False, loop=9, count=3),
         )
     )
     [totals] = ledger.task("PAY-7")
@@ -111,7 +112,10 @@ def test_what_a_task_repeated_is_summed_and_stays_right_when_rows_are_replaced(l
     ledger.ingest(entries(made(2, revision=2, cost_nusd=4_000_000, **again), first=7))
     assert ledger.task("PAY-7")[0].repeat_nusd == 4_000_018
     # Its longest loops leave the task: the next one is found again.
-    moved = [refused(6, refusal="loop", loop=9, count=3, task="PAY-8", revision=2), made(4, revision=2)]
+    moved = [
+        refused(6, refusal="loop", moved_on=False, loop=9, count=3, task="PAY-8", revision=2),
+        made(4, revision=2),
+    ]
     ledger.ingest(entries(*moved, first=8))
     [left], [other] = ledger.task("PAY-7"), ledger.task("PAY-8")
     assert (left.longest_loop, other.longest_loop) == (1, 9)
