@@ -52,7 +52,12 @@ class Worker:
         self.client = Client(settings.redis_url or "", identity=self.identity)
         self.store = CallStore(self.client, Spool(Path(settings.data) / "spool"), clock_ms=clock_ms)
         self.keys = KeyRing(self.ledger.key, self.ledger.keys_changed_since, settings.secrets)
-        self.raises = RaiseFollower(self.ledger.open_raises, clock_ms=clock_ms)
+        self.raises = RaiseFollower(
+            self.ledger.open_raises,
+            clock_ms=clock_ms,
+            proven=self.ledger.proven_tasks,
+            unproven=lambda: self.desk.policy.unproven,
+        )
         self.upstreams = Upstreams()
         self.retrievals = Retrievals(
             store=self.store,

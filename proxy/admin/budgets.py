@@ -106,9 +106,9 @@ class Budgets:
 
     def _given(self, body: NewRaise) -> GivenRaise:
         """Raises Problem with a sentence for whatever does not fit the budget."""
-        budget = next((each for each in self._context.rules().budgets if each.name == body.budget), None)
+        budget = next((each for each in self._context.rules().counted if each.name == body.budget), None)
         if budget is None:
-            names = ", ".join(f"`{each.name}`" for each in self._context.rules().budgets) or "none"
+            names = ", ".join(f"`{each.name}`" for each in self._context.rules().counted) or "none"
             raise Problem(404, f"the policy has no budget `{body.budget}`; there are {names}", parameter="budget")
         now_ms = self._context.clock_ms()
         try:

@@ -14,6 +14,7 @@ from ..core import record as records
 from ..core.admission import State, Take
 from ..core.budgets import Raises, Scope
 from ..core.policy import Policy
+from ..core.proven import is_proven, reach_ms, with_proven
 from ..core.raises import by_counter
 from ..core.record import rfc3339
 from ..core.recorded import Seen, seen_in
@@ -46,9 +47,9 @@ class BudgetFigures:
         """Every counter with anything spent or held in its open window, by the name of its budget, then by scope:
         never in the order of what people spent."""
         policy, now_ms = self._policy(), self._clock_ms()
-        found = await asyncio.to_thread(spent_now, self._ledger.spending, policy.budgets, policy.upstreams, now_ms)
+        found = await asyncio.to_thread(spent_now, self._ledger.spending, policy.counted, policy.upstreams, now_ms)
         known = {counter.scope.counter: counter for counter in found}
-        running = Tally(policy.budgets, now_ms, policy.upstreams, of_keys=True)
+        running = Tally(policy.counted, now_ms, policy.upstreams, of_keys=True)
         for seen in await self._running(policy):
             running.meet(seen)
         for name, counter in running.counters.items():
@@ -63,9 +64,14 @@ class BudgetFigures:
         return await self._shown([counter_of(seen[0], scope, now_ms) for scope in scopes], now_ms)
 
     async def _shown(self, found: Sequence[Counter], now_ms: int) -> list[dict[str, Any]]:
-        raises = by_counter(await asyncio.to_thread(self._ledger.raises.open, now_ms))
+        raises = await asyncio.to_thread(self._raises, now_ms)
         states = await self._states(found)
         return [counter_fields(counter, state, raises, now_ms) for counter, state in zip(found, states, strict=True)]
+
+    def _raises(self, now_ms: int) -> Raises:
+        """Those that were given, and those that outcomes are."""
+        given, rules = by_counter(self._ledger.raises.open(now_ms)), self._policy().unproven
+        return with_proven(given, rules, self._ledger.outcomes.proven(0, reach_ms(rules, now_ms))) if rules else given
 
     async def _states(self, found: Sequence[Counter]) -> list[State]:
         by_org: dict[str, list[int]] = {}
@@ -121,7 +127,9 @@ def counter_fields(counter: Counter, state: State, raises: Raises, now_ms: int) 
         scope["user"] = counter.user
     if counter.org != "default" and "org" not in scope:
         scope["org"] = counter.org
-    limit = budget.limit_for(counter.scope.values, raises, now_ms)
+    # What an outcome gives is no amount, and is told apart.
+    proven = budget.unproven and is_proven(counter.scope, raises, now_ms)
+    limit = budget.limit if proven else budget.limit_for(counter.scope.values, raises, now_ms, org=counter.org)
     amounts = {
         "limit": limit,
         "spent": state.spent,
@@ -140,4 +148,4 @@ def counter_fields(counter: Counter, state: State, raises: Raises, now_ms: int) 
         **amounts,
         "resets_at": rfc3339(end_ms) if end_ms and not bucket_ms else None,
         "mode": budget.mode,
-    }
+    } | ({"proven": proven} if budget.unproven else {})

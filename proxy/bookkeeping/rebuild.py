@@ -62,12 +62,12 @@ class CounterKeeper:
     async def _rebuild(self, shards: Sequence[int]) -> None:
         drained = [await self._drain(shard) for shard in shards]
         policy, now_ms = self._policy(), await self._now_ms()
-        identities = {budget.identity for budget in policy.budgets}
+        identities = {budget.identity for budget in policy.counted}
 
         def count() -> dict[int, list[counters.Spent]]:
             self._ledger.budgets.in_force(identities, now_ms)
             self._ledger.budgets.rebuilding(shards)
-            found = spent_now(self._ledger.spending, policy.budgets, policy.upstreams, now_ms)
+            found = spent_now(self._ledger.spending, policy.counted, policy.upstreams, now_ms)
             by_shard: dict[int, list[counters.Spent]] = {shard: [] for shard in shards}
             for spent in amounts(found, keep=by_shard.__contains__):
                 by_shard[shard_of(spent.org)].append(spent)
@@ -94,7 +94,7 @@ class CounterKeeper:
 
     async def _seed(self, policy: Policy) -> None:
         now_ms = await self._now_ms()
-        budgets = {budget.identity: budget for budget in policy.budgets}
+        budgets = {budget.identity: budget for budget in policy.counted}
         pending = await asyncio.to_thread(self._ledger.budgets.in_force, list(budgets), now_ms)
         for seeding in pending:
             if len(seeding.rebuilt) < SHARDS:
@@ -103,7 +103,7 @@ class CounterKeeper:
             await asyncio.to_thread(self._ledger.budgets.seeded, [seeding.identity for seeding in pending])
 
     async def _seed_one(self, policy: Policy, seeding: Seeding, now_ms: int) -> None:
-        budget = next(budget for budget in policy.budgets if budget.identity == seeding.identity)
+        budget = next(budget for budget in policy.counted if budget.identity == seeding.identity)
 
         def count() -> list[counters.Spent]:
             found = spent_before(

@@ -98,11 +98,14 @@ def policy_broken(faults: list[str], at_ms: int) -> Event:
 
 def _of_budgets(record: Record, policy: Policy) -> Iterator[Event]:
     said: list[tuple[EventKind, str, str]] = []
+    unproven = {rule.name for rule in policy.unproven}
     for warning in record.warnings:
         rule, _, sentence = warning.partition("; ")
-        said.append(("budget_warned", rule, sentence))
+        said.append(("unproven" if rule in unproven else "budget_warned", rule, sentence))
     if record.refusal == "budget_spent" and record.rule:
         said.append(("budget_spent", record.rule, "is spent: calls are refused until it resets"))
+    if record.refusal == "unproven" and record.rule:
+        said.append(("unproven", record.rule, "has spent without an outcome: calls are refused until one is linked"))
     if not said:
         return
     scopes = {scope.budget.name: scope for scope in policy.scopes_for(*seen_in(record, policy.upstreams))}
@@ -119,6 +122,6 @@ def _of_budgets(record: Record, policy: Policy) -> Iterator[Event]:
             scope=dict(zip(scope.budget.per, scope.values, strict=True)),
             # A rolling window never begins anew: there the event is told once in each of its lengths.
             place=f"{scope.counter}:{start_ms}",
-            sentence=f"budget `{rule}`{whom}: {sentence}",
+            sentence=f"{'rule' if scope.budget.unproven else 'budget'} `{rule}`{whom}: {sentence}",
             at_ms=record.at_ms,
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .admission import Reserved, State, Take, blocked, fits
 from .budgets import MAX_COST_RULE, Budget, Scope
+from .globs import ABSENT
 from .refusal import RETRY_AFTER_S_MAX, Refusal, first_by_precedence, header_text, one_line
 from .windows import MINUTE_MS, told_instant
 
@@ -41,6 +42,8 @@ def _refusal(scope: Scope, take: Take, state: State, now_ms: int, run_s: float) 
         code, retry_after_s = "busy", run_s / 2  # one of those that run is half-way through, as a rule
     elif budget.unit in ("calls", "tokens") and (soon_s := _resets_within_s(budget, take, state, now_ms)) is not None:
         code, retry_after_s = "rate_limited", soon_s
+    elif budget.unproven and not held_only:
+        return _unproven(scope, take, state, resets_at_ms)
     elif held_only:
         code, retry_after_s = "budget_held", run_s
         if resets_at_ms is not None:
@@ -56,6 +59,39 @@ def _refusal(scope: Scope, take: Take, state: State, now_ms: int, run_s: float) 
         retry_after_s=retry_after_s,
         resets_at_ms=resets_at_ms,
     )
+
+
+def _unproven(scope: Scope, take: Take, state: State, resets_at_ms: int | None) -> Refusal:
+    """The no of a rule of `unproven`: what was spent, and how to link what it came to."""
+    budget = scope.budget
+    told = [unproven_sentence(scope, take, state), how_to_prove(scope), budget.help]
+    sentence = "; ".join(part for part in told if part)
+    return Refusal(code="unproven", sentence=sentence, rule=budget.name, resets_at_ms=resets_at_ms)
+
+
+def unproven_sentence(scope: Scope, take: Take, state: State) -> str:
+    """What a task has spent without an outcome."""
+    budget = scope.budget
+    whom = _whom(scope) if _has_task(scope) else "work without a task"
+    return (
+        f"{whom} has come to no outcome yet: rule `{budget.name}` lets it cost {budget.told(take.limit)} "
+        f"{budget.every.told} without one; {_figures(budget, take, state)}"
+    )
+
+
+def how_to_prove(scope: Scope) -> str:
+    """How the holder of a key links an outcome."""
+    if not _has_task(scope):
+        return "name the task that you work on (`callmeter task NAME`), so that what comes of it can be linked"
+    name = one_line(scope.values[0], VALUE_CHARACTERS_MAX)
+    return (
+        f"put the line `Task: {name}` into the commit or pull request that it comes to; it counts when that is merged "
+        "or deployed"
+    )
+
+
+def _has_task(scope: Scope) -> bool:
+    return scope.values != (ABSENT,)
 
 
 def outgrown_refusal(scope: Scope, take: Take, state: State) -> Refusal:
@@ -168,6 +204,14 @@ def warnings_for(scopes: Sequence[Scope], takes: Sequence[Take], states: Sequenc
         if budget.mode == "shadow":
             continue
         if budget.then == "warn" and not fits(take, state):
+            if budget.unproven:
+                told.append(
+                    header_text(
+                        f"{budget.name}; {unproven_sentence(scope, take, state)}; {how_to_prove(scope)}"
+                        f"{f'; {budget.help}' if budget.help else ''}"
+                    )
+                )
+                continue
             word = "is spent" if budget.unit != "concurrent" else "is in use"
             sentence = f"{named(scope, take)} {word}: {_figures(budget, take, state)}"
         elif (mark := mark_reached(budget, take, state)) is not None:

@@ -54,6 +54,8 @@ class Raise(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[str, ...]
     by: int
     until_ms: int
+    org: str | None = None
+    """None: of whatever org."""
 
 
 Raises = Mapping[tuple[str, tuple[str, ...]], Sequence[Raise]]
@@ -69,6 +71,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     unbounded_nusd  what a call without a bound holds at least
     warn_at         thousandths of the limit from which answers carry a warning, ascending
     store_outage    None: as `defaults` say
+    unproven        it is a rule of `unproven`: what a task may cost in a window in which it has no outcome
     """
 
     name: str
@@ -87,6 +90,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["enforce", "shadow"] = "enforce"
     store_outage: StoreOutage | None = None
     help: str = ""
+    unproven: bool = False
     identity: str = ""
     """What makes its counters its own; worked out, whatever is given. Limit and match are not among it: changing them
     keeps what was spent."""
@@ -108,11 +112,13 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         digest, seen = counter_of(self.identity, self.per, caller, call, upstream)
         return digest, tuple([value or ABSENT for value in seen])
 
-    def limit_for(self, values: tuple[str, ...], raises: Raises | None = None, now_ms: int = 0) -> int:
+    def limit_for(
+        self, values: tuple[str, ...], raises: Raises | None = None, now_ms: int = 0, *, org: str = ""
+    ) -> int:
         """The limit of one counter, with exceptions and with the raises in force."""
         limit = self.limits.get("/".join(values), self.limit) if self.limits else self.limit
         for more in raises.get((self.name, values), ()) if raises else ():
-            if now_ms < more.until_ms:
+            if now_ms < more.until_ms and more.org in (None, org):
                 limit += more.by
         return min(limit, NUSD_MAX)
 
@@ -157,6 +163,7 @@ class Scope(msgspec.Struct, frozen=True):
     budget: Budget
     counter: str
     values: tuple[str, ...]
+    org: str = ""
 
     @property
     def told(self) -> str:
@@ -190,7 +197,7 @@ class BudgetIndex:
         scopes = self._remembered.get(key)
         if scopes is None:
             met = self.matching(caller, call, upstream)
-            scopes = tuple(Scope(budget, *budget.counter(caller, call, upstream)) for budget in met)
+            scopes = tuple(Scope(budget, *budget.counter(caller, call, upstream), caller.org) for budget in met)
             if len(self._remembered) >= SCOPES_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = scopes
@@ -268,7 +275,9 @@ def takes_for(scopes: Sequence[Scope], estimate: Estimate, now_ms: int, raises: 
             counter=scope.counter,
             budget=budget.name,
             unit=budget.unit,
-            limit=budget.limit_for(scope.values, raises, now_ms) if raises or budget.limits else budget.limit,
+            limit=budget.limit_for(scope.values, raises, now_ms, org=scope.org)
+            if raises or budget.limits
+            else budget.limit,
             amount=budget.amount(estimate),
             window_start_ms=window[0],
             window_end_ms=window[1],

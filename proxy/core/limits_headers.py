@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .admission import State, Take, Unit
+from .money import NUSD_MAX
 
 INTEGER_MAX = 999_999_999_999_999
 NUSD_PER_MICRO_USD = 1_000
@@ -28,12 +29,16 @@ QUOTA_UNITS: dict[Unit, str] = {
 def limit_headers(
     takes: Sequence[Take], states: Sequence[State], *, now_ms: int, admitted: bool
 ) -> list[tuple[str, str]]:
-    """The two headers, none where no budget is enforced.
+    """The two headers, none where no budget is enforced. One without an end, as of a task that is proven, is no limit.
 
     takes, states   of the candidate that was admitted, or of the call as it was asked for
     admitted        the call holds its amounts, which are then no longer left
     """
-    pairs = [(take, _left(take, state, admitted)) for take, state in zip(takes, states, strict=True) if take.enforce]
+    pairs = [
+        (take, _left(take, state, admitted))
+        for take, state in zip(takes, states, strict=True)
+        if take.enforce and take.limit < NUSD_MAX
+    ]
     if not pairs:
         return []
     if len(pairs) > LISTED_MAX:

@@ -127,13 +127,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry = Telemetry()
     alerts: tuple[AlertRule, ...] = ()
     budget_index: BudgetIndex = BudgetIndex(())
-    """Made from `budgets`; whatever is given for it is replaced."""
+    """Made from `counted`; whatever is given for it is replaced."""
     duplicate_index: DuplicateIndex = DuplicateIndex(())
     """Likewise from `duplicates`."""
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "budget_index", BudgetIndex(self.budgets))
+        msgspec.structs.force_setattr(self, "budget_index", BudgetIndex(self.counted))
         msgspec.structs.force_setattr(self, "duplicate_index", DuplicateIndex(self.duplicates))
+
+    @property
+    def counted(self) -> tuple[Budget, ...]:
+        """Everything that has counters: the budgets, and the rules of `unproven`."""
+        return self.budgets + self.unproven
 
     def budgets_for(self, caller: Caller, call: Call, upstream: Upstream) -> list[Budget]:
         """The budgets that a call meets, in the order of the policy."""

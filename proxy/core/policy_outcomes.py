@@ -129,9 +129,6 @@ def check_unproven(written: Written) -> None:
     fields = written.fields
     if (fields.get("match") or {}).get("not") == {}:
         written.fault("an empty `not` never lets the rule apply", "match", "not")
-    per = fields.get("per", ("task",))
-    if per is not None and "task" not in per:
-        written.fault("must name `task`: it is tasks that have outcomes", "per")
     every = fields.get("every")
     if every is not None and "timezone" in fields and Every.parse(every).kind != "calendar":
         written.warn(f"makes no difference to `{every}`, which follows no calendar", "timezone")
@@ -143,10 +140,11 @@ def unproven_of(written: Written, mode: Mode) -> Budget:
     return Budget(
         name=fields["name"],
         match=match_of(fields.get("match")),
-        per=fields.get("per", ("task",)),
+        per=("task",),
         limit=fields["limit"],
         every=Every.parse(fields["every"], fields.get("timezone", "UTC")),
         then=fields.get("then", "refuse"),
         mode=fields.get("mode", mode),
         help=fields.get("help", ""),
+        unproven=True,
     )

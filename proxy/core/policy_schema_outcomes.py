@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .budget_values import Per, Timezone, Window, YesNo
+from .budget_values import Timezone, Window, YesNo
 from .outcome_values import Duration, Pattern, SigningSecret
 from .policy_shapes import Key, Keys, ListOf
 from .policy_values import Choice, GlobList, Money, Text, Whole
@@ -90,16 +90,14 @@ def unproven_keys(name: Text, match: Keys, mode: Choice, help_: Key) -> Keys:
         {
             "name": Key(name, "unique in the whole policy; a part of its counters' identity", required=True),
             "match": Key(match, "which calls, by the keys of `access[].match`; all must match", "{}"),
-            "per": Key(
-                Per(),
-                "what is counted apart: `task`, or `task` with other fields; calls without a task count by user",
-                "task",
-            ),
+            "per": Key(Choice("task"), "tasks are what has outcomes; calls without one count by user", "task"),
             "limit": Key(Money(), "what a task may cost in a window in which it has no outcome", required=True),
             "every": Key(Window(), "how often it starts anew; `ever` never does", required=True),
             "timezone": Key(Timezone(), "whose clock and calendar count; weeks begin on Monday", "UTC"),
             "then": Key(
-                Choice("refuse", "warn"), "what happens beyond it; `warn` lets calls pass with a header", "refuse"
+                Choice("refuse", "warn"),
+                "what happens to calls beyond it; `warn` lets them pass with a header",
+                "refuse",
             ),
             "mode": Key(mode, "`shadow`: recorded as one that would have refused", otherwise="`defaults.mode`"),
             "help": help_,

@@ -60,7 +60,7 @@ class Rehearsal:
     @property
     def begins_ms(self) -> int:
         """From when on records are wanted, so that windows which were open at `since_ms` have what was spent."""
-        starts = [budget.every.window(self._since_ms)[0] for budget in self._policy.budgets]
+        starts = [budget.every.window(self._since_ms)[0] for budget in self._policy.counted]
         return min([self._since_ms, *starts])
 
     def add(self, record: Record) -> None:
@@ -108,7 +108,7 @@ class Rehearsal:
 
     def effects(self) -> list[Effect]:
         """What each rule would have refused: those of the policy in their order, then what was recorded."""
-        order = [rule.name for rule in self._policy.access] + [budget.name for budget in self._policy.budgets]
+        order = [rule.name for rule in self._policy.access] + [budget.name for budget in self._policy.counted]
         places = {name: place for place, name in enumerate(order)}
         return sorted(
             self._effects.values(),

@@ -1,4 +1,5 @@
-"""A worker's memory of raises: polled, as keys are, so that one counts within a second of being given.
+"""A worker's memory of raises: polled, as keys are, so that one counts within a second of being given. Outcomes are
+raises of the rules of `unproven` (`core/proven.py`); they are asked for where the policy has such rules.
 
 While the database is away the raises that are known go on counting until they end by themselves.
 """
@@ -10,19 +11,23 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ..core.budgets import Raises
+from ..core.budgets import Budget, Raises
+from ..core.proven import ProvenTask, ProvenTasks, reach_ms
 from ..core.raises import GivenRaise, by_counter
 
 POLL_S = 0.4
 """A raise counts within a second: one interval, one query and room to spare."""
 READ_S = 2.0
+OVERLAP_MS = 60_000
+"""Changes of the last minute are read again: they are dated by the clocks of several hosts, and committed later."""
 
 log = logging.getLogger(__name__)
 
 
 class RaiseFollower:
     """`current` is what `Budget.limit_for` wants. `read(now_ms)` gives the raises that still count; it blocks, and runs
-    in a thread of the follower's own."""
+    in a thread of the follower's own, as does `proven(changed_ms, landed_ms)`: the outcomes that changed since, and
+    landed after. `unproven` gives the rules that these are for."""
 
     def __init__(
         self,
@@ -30,9 +35,16 @@ class RaiseFollower:
         *,
         clock_ms: Callable[[], int],
         poll_s: float = POLL_S,
+        proven: Callable[[int, int], Sequence[ProvenTask]] = lambda changed_ms, landed_ms: (),
+        unproven: Callable[[], Sequence[Budget]] = tuple,
     ) -> None:
         self._read = read
         self._clock_ms = clock_ms
+        self._proven = proven
+        self._unproven = unproven
+        self._tasks = ProvenTasks()
+        self._rules: Sequence[Budget] = ()
+        self._given: Sequence[GivenRaise] = ()
         self._poll_s = poll_s
         self._thread = ThreadPoolExecutor(1, "raises")
         self._reachable = True
@@ -64,10 +76,24 @@ class RaiseFollower:
         try:
             async with asyncio.timeout(READ_S):
                 loop = asyncio.get_running_loop()
-                self.current = by_counter(await loop.run_in_executor(self._thread, self._read, self._clock_ms()))
+                await loop.run_in_executor(self._thread, self._look, self._unproven(), self._clock_ms())
             self._reachable = True
         except Exception as error:
             # Whatever the database's driver raises: the raises that are known stay.
             if self._reachable:
                 log.warning("raises of budgets cannot be read, known ones go on: %s", type(error).__name__)
             self._reachable = False
+
+    def _look(self, rules: Sequence[Budget], now_ms: int) -> None:
+        """In the follower's thread. Works the raises out anew only where something changed."""
+        given = self._read(now_ms)
+        new = given != self._given or rules != self._rules
+        if rules != self._rules:
+            self._tasks = ProvenTasks()  # their windows may reach further back
+        if rules:
+            landed_ms = reach_ms(rules, now_ms)
+            changed_ms = max(0, self._tasks.changed_ms - OVERLAP_MS)
+            new = self._tasks.learn(self._proven(changed_ms, landed_ms), landed_ms) or new
+        if new:
+            self.current = self._tasks.raises(by_counter(given), rules)
+        self._given, self._rules = given, rules

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from ..core.happenings import Hint, Landing, Told, Undoing, task_ref
 from ..core.outcomes import DEPLOYED, Event, Outcome, OutcomeRule, Source, outcome_key, standing
+from ..core.proven import ProvenTask
 from .engine import Database, Insert
 from .tables import PENDING, deliveries, outcome_marks, outcomes
 from .writer import parts
@@ -98,11 +99,12 @@ class OutcomeBook:
         with self._database.reading() as connection:
             return [outcome_of(row) for row in connection.execute(ordered)]
 
-    def changed_since(self, changed_ms: int, landed_ms: int) -> Sequence[Outcome]:
-        """Those whose state changed from a moment on, and that landed after another: what shows tasks to be proven."""
+    def proven(self, changed_ms: int, landed_ms: int) -> Sequence[ProvenTask]:
+        """What is to be known of outcomes that changed since a moment and landed after another."""
+        columns = [outcomes.c[name] for name in ProvenTask.__struct_fields__]
         since = and_(outcomes.c.changed_ms >= changed_ms, outcomes.c.landed_ms >= landed_ms)
         with self._database.reading() as connection:
-            return [outcome_of(row) for row in connection.execute(select(outcomes).where(since))]
+            return [ProvenTask(*row) for row in connection.execute(select(*columns).where(since))]
 
 
 class _Taking:

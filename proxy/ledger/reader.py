@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from ..core.caller import KeyInfo
+from ..core.proven import ProvenTask
 from ..core.raises import GivenRaise
 from ..core.record import Record, decode
 from .errors import LedgerRefused, LedgerUnavailable
@@ -48,6 +49,7 @@ _SELECT_TASKS = f"SELECT {', '.join(f'tasks.{name}' for name in TaskTotals.__str
     "tasks.user", 'tasks."user"'
 )
 _SELECT_RAISES = f"SELECT {', '.join(RAISE_COLUMNS)} FROM raises"
+_SELECT_PROVEN = f"SELECT {', '.join(ProvenTask.__struct_fields__)} FROM outcomes"
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -154,6 +156,11 @@ class Reader:
     def open_raises(self, now_ms: int) -> list[GivenRaise]:
         """The raises of budgets that still count."""
         return [raise_of(row) for row in self._keys.rows(f"{_SELECT_RAISES} WHERE until_ms > ? ORDER BY id", (now_ms,))]
+
+    def proven_tasks(self, changed_ms: int, landed_ms: int) -> list[ProvenTask]:
+        """What is to be known of outcomes that changed since a moment and landed after another."""
+        rows = self._keys.rows(f"{_SELECT_PROVEN} WHERE changed_ms >= ? AND landed_ms >= ?", (changed_ms, landed_ms))
+        return [ProvenTask(*row) for row in rows]
 
     def call(self, call_id: str) -> Record | None:
         rows = self._pages.rows("SELECT record FROM calls WHERE call_id = ?", (call_id,))

@@ -107,7 +107,7 @@ def test_a_standard_webhook_names_what_makes_and_what_undoes() -> None:
         ("teams: {pay: {unit: deployment, size: 0}}", "0}", "not a whole number"),
         ("unproven: [{name: u, limit: $20}]", "{name", "`every` is missing"),
         ("unproven: [{name: u, limit: 20, every: day}]", "20,", "not an amount of money"),
-        ("unproven: [{name: u, limit: $20, every: day, per: user}]", "user", "must name `task`"),
+        ("unproven: [{name: u, limit: $20, every: day, per: user}]", "user", "`user` is not one of `task`"),
         ("unproven: [{name: u, limit: $20, every: day, then: {use: {}}}]", "{use", "must be text"),
         ("budgets: [{name: u, limit: $1, every: day}]\nunproven: [{name: u, limit: $2, every: day}]", "u, limit: $2",
          "rule `u` is already set at b.yaml:1"),

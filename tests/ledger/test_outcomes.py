@@ -13,6 +13,7 @@ from proxy.core.happenings import told_by
 from proxy.core.outcomes import Outcome, OutcomeRule, counts
 from proxy.ledger.database import Ledger
 from proxy.ledger.outcomes import DELIVERIES_KEPT_MS, Delivery
+from proxy.ledger.reader import open_reader
 from proxy.wire.webhooks import read
 from tests.support.deliveries import (
     AT_MS,
@@ -351,3 +352,22 @@ def test_acceptance_is_fenced(book: Book) -> None:
     with pytest.raises(RuntimeError):
         book.ledger.outcomes.accept_due(AT_MS + 15 * DAY, lost)
     assert book.one().state == "pending"
+
+
+def test_workers_and_the_bookkeeper_learn_of_proven_tasks_alike(book: Book, ledger_url: str) -> None:
+    book.tell(merged())
+    book.tell(merged(8, title="PAY-8", cut_from="x", at_ms=AT_MS - DAY))
+    reader = open_reader(ledger_url)
+    for read_proven in (book.ledger.outcomes.proven, reader.proven_tasks):
+        found = sorted(read_proven(0, 0), key=lambda each: each.task)
+        assert [(each.task, each.org, each.stands) for each in found] == [
+            ("PAY-7", "default", True),
+            ("PAY-8", "default", True),
+        ]
+        assert [each.task for each in read_proven(0, AT_MS)] == ["PAY-7"]
+        assert read_proven(book.now_ms + 1, 0) == []
+    changed_ms = book.now_ms = book.now_ms + MINUTE
+    book.tell(pushed(("revert", reverting(7))))
+    (gone,) = reader.proven_tasks(changed_ms, 0)
+    assert (gone.task, gone.state, gone.stands) == ("PAY-7", "undone", False)
+    reader.close()
