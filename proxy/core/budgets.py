@@ -7,13 +7,13 @@ match on, and what was found for one caller is remembered for the next call.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from .admission import Take, Unit
+from .admission import Unit
 from .amounts import told_amount
 from .call import Call
 from .caller import Caller
@@ -171,6 +171,41 @@ class Scope(msgspec.Struct, frozen=True):
         return ", ".join(f"{field} `{value}`" for field, value in zip(self.budget.per, self.values, strict=True))
 
 
+class Scopes(tuple[Scope, ...]):
+    """The scopes of calls alike, remembered for the next one.
+
+    frame            what `takes.py` remembers with them
+    asks_for_bound   some budget holds the worst case
+    offers_models    some budget has another model to go on with
+    speaks           some budget may have something to say of a call that passes
+    cutting          the budgets that may cut a stream, by counter
+    fixed_nusd       the least that some budget holds of every call, whatever it may cost; None: none does that
+    """
+
+    frame: Any
+    asks_for_bound: bool
+    offers_models: bool
+    speaks: bool
+    cutting: dict[str, Scope]
+    fixed_nusd: int | None
+
+    def __new__(cls, scopes: Iterable[Scope]) -> Scopes:
+        made = super().__new__(cls, scopes)
+        made.frame = None
+        made.asks_for_bound = any(scope.budget.reserve == "worst_case" for scope in made)
+        made.offers_models = any(isinstance(scope.budget.then, Use) for scope in made)
+        made.speaks = any(scope.budget.warn_at or not scope.budget.enforced for scope in made)
+        made.cutting = {
+            scope.counter: scope for scope in made if scope.budget.when_outgrown == "cut" and scope.budget.enforced
+        }
+        fixed = [scope.budget.reserve for scope in made if isinstance(scope.budget.reserve, int)]
+        made.fixed_nusd = min(fixed, default=None)
+        return made
+
+
+NO_SCOPES = Scopes(())
+
+
 class BudgetIndex:
     """The budgets of a policy, found by what a call is."""
 
@@ -186,22 +221,23 @@ class BudgetIndex:
             if "task" in budget.per:
                 fields["user"] = None
         self._reads: tuple[Read, ...] = tuple(reader_of(field) for field in fields)
-        self._remembered: dict[tuple[str | None, ...], tuple[Scope, ...]] = {}
+        self._remembered: dict[tuple[Any, ...], Scopes] = {}
 
-    def scopes(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[Scope, ...]:
+    def scopes(self, caller: Caller, call: Call, upstream: Upstream) -> Scopes:
         """The budgets that a call meets, in the order of the policy, with its counter in each; last the ones of its
         task key."""
-        if not self._budgets:
-            return max_cost_scopes(caller) if caller.max_cost_nusd else ()
-        key = tuple([read(caller, call, upstream) for read in self._reads])
+        if not self._budgets and not caller.max_cost_nusd:
+            return NO_SCOPES
+        key = (*[read(caller, call, upstream) for read in self._reads], *caller.max_cost_nusd.items())
         scopes = self._remembered.get(key)
         if scopes is None:
             met = self.matching(caller, call, upstream)
-            scopes = tuple(Scope(budget, *budget.counter(caller, call, upstream), caller.org) for budget in met)
+            own = [Scope(budget, *budget.counter(caller, call, upstream), caller.org) for budget in met]
+            scopes = Scopes([*own, *max_cost_scopes(caller)])
             if len(self._remembered) >= SCOPES_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = scopes
-        return scopes + max_cost_scopes(caller) if caller.max_cost_nusd else scopes
+        return scopes
 
     def matching(self, caller: Caller, call: Call, upstream: Upstream) -> list[Budget]:
         """The budgets of the policy that a call meets, in their order."""
@@ -266,40 +302,3 @@ def _max_cost_scope(org: str, chain: str, limit: int) -> Scope:
     unbounded = min(UNBOUNDED_NUSD_DEFAULT, limit // UNBOUNDED_LIMIT_SHARE)
     budget = Budget(name=MAX_COST_RULE, per=(), limit=limit, every=Every.parse("ever"), unbounded_nusd=unbounded)
     return Scope(budget, digest.hexdigest(), ())
-
-
-def takes_for(scopes: Sequence[Scope], estimate: Estimate, now_ms: int, raises: Raises | None = None) -> list[Take]:
-    """What a call takes of each of its counters, in the order of `scopes`. `now_ms` by the clock of the store."""
-    return [
-        Take(
-            counter=scope.counter,
-            budget=budget.name,
-            unit=budget.unit,
-            limit=budget.limit_for(scope.values, raises, now_ms, org=scope.org)
-            if raises or budget.limits
-            else budget.limit,
-            amount=budget.amount(estimate),
-            window_start_ms=window[0],
-            window_end_ms=window[1],
-            bucket_ms=window[2],
-            enforce=budget.enforced,
-            grows=budget.grows(estimate),
-        )
-        for scope in scopes
-        for budget in (scope.budget,)
-        for window in (budget.every.window(now_ms),)
-    ]
-
-
-def asks_for_bound(scopes: Sequence[Scope]) -> bool:
-    """Whether some budget holds the worst case: then the estimate needs a bound, and the call a limited output."""
-    return any(scope.budget.reserve == "worst_case" for scope in scopes)
-
-
-def other_model(scopes: Sequence[Scope], dialect: str) -> str | None:
-    """The model to offer beside the one asked for, by the first budget that has one for the dialect."""
-    for scope in scopes:
-        then = scope.budget.then
-        if isinstance(then, Use) and scope.budget.mode == "enforce" and dialect in then.models:
-            return then.models[dialect]
-    return None

@@ -7,9 +7,11 @@ micro-USD, and what is left of it rounded down.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .admission import State, Take, Unit
 from .money import NUSD_MAX
+from .takes import Frame, Taken
 
 INTEGER_MAX = 999_999_999_999_999
 NUSD_PER_MICRO_USD = 1_000
@@ -34,6 +36,8 @@ def limit_headers(
     takes, states   of the candidate that was admitted, or of the call as it was asked for
     admitted        the call holds its amounts, which are then no longer left
     """
+    if isinstance(takes, Taken) and len(takes) <= LISTED_MAX:
+        return _told_of_frame(takes, states, now_ms, admitted)
     pairs = [
         (take, _left(take, state, admitted))
         for take, state in zip(takes, states, strict=True)
@@ -47,6 +51,46 @@ def limit_headers(
         ("ratelimit-policy", ", ".join(_policy(take) for take, _ in pairs)),
         ("ratelimit", ", ".join(_limit(take, left, now_ms) for take, left in pairs)),
     ]
+
+
+class _Told(NamedTuple):
+    """One budget of a frame, as far as its header is always the same."""
+
+    place: int
+    beginning: str
+    per: int
+    limit: int
+    resets_at_ms: int
+
+
+def _told_of_frame(takes: Taken, states: Sequence[State], now_ms: int, admitted: bool) -> list[tuple[str, str]]:
+    """The same for calls alike, whose budgets have the same names, limits and windows."""
+    policy, told = takes.frame.remembered.get("limits") or _remember_limits(takes.frame)
+    parts = []
+    for place, beginning, per, limit, resets_at_ms in told:
+        state = states[place]
+        left = limit - state.spent - state.held - (takes.amounts[place] if admitted else 0)
+        text = f"{beginning}{min(left // per, INTEGER_MAX) if left > 0 else 0}"
+        if resets_at_ms:
+            text += f";t={max(0, -((now_ms - resets_at_ms) // 1000))}"
+        parts.append(text)
+    return [("ratelimit-policy", policy), ("ratelimit", ", ".join(parts))] if parts else []
+
+
+def _remember_limits(frame: Frame) -> tuple[str, list[_Told]]:
+    listed = [(place, take) for place, take in enumerate(frame.templates) if take.enforce and take.limit < NUSD_MAX]
+    told = [
+        _Told(
+            place,
+            f'"{take.budget}";r=',
+            NUSD_PER_MICRO_USD if take.unit == "nusd" else 1,
+            take.limit,
+            0 if take.bucket_ms else take.window_end_ms,
+        )
+        for place, take in listed
+    ]
+    known = frame.remembered["limits"] = (", ".join([_policy(take) for _, take in listed]), told)
+    return known
 
 
 def _left(take: Take, state: State, admitted: bool) -> int:

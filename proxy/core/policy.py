@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from .alerts import AlertRule
-from .budgets import Budget, BudgetIndex, Scope
+from .budgets import Budget, BudgetIndex, Scopes
 from .call import Call
 from .caller import Caller
 from .duplicates import DuplicateIndex, DuplicateRule, DuplicateScope
@@ -144,7 +144,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """The budgets that a call meets, in the order of the policy."""
         return [scope.budget for scope in self.scopes_for(caller, call, upstream)]
 
-    def scopes_for(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[Scope, ...]:
+    def scopes_for(self, caller: Caller, call: Call, upstream: Upstream) -> Scopes:
         """The same with the counter of each; last those of the caller's task key (`max_cost`)."""
         return self.budget_index.scopes(caller, call, upstream)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
@@ -75,8 +76,8 @@ class Flight(msgspec.Struct, kw_only=True):
         return self.plan.headers if self.plan is not None else []
 
     @property
-    def takes(self) -> list[Take]:
-        return self.plan.way.takes if self.plan is not None else []
+    def takes(self) -> Sequence[Take]:
+        return self.plan.way.takes if self.plan is not None else ()
 
     @property
     def seen_tokens(self) -> int:

@@ -3,13 +3,13 @@ trip, and finds another way where the first does not fit: a lower limit on the o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from ..core.admission import NoRoom, Reserved, Take, fits
 from ..core.budget_refusals import outgrown_refusal, refusal_for, shadow_rules, warnings_for
-from ..core.budgets import Raises, Scope, Use, asks_for_bound, other_model, takes_for
+from ..core.budgets import Raises, Scope, Scopes, Use
 from ..core.call import Call
 from ..core.caller import Caller
 from ..core.expected import Estimate, Learned, foresee, priced, subject_of
@@ -19,6 +19,7 @@ from ..core.prices import Prices
 from ..core.record import Record
 from ..core.refusal import Refusal, header_text
 from ..core.settlement import put_cost
+from ..core.takes import asks_for_bound, other_model, takes_for
 from ..core.trim import trimmed_output
 from ..core.usage import Usage
 from ..store.calls import CallStore, StoreUnavailable, WindowMoved
@@ -36,9 +37,9 @@ class Way(msgspec.Struct, kw_only=True):
     """One way in which a call may be made: as asked, or with another model."""
 
     call: Call
-    scopes: tuple[Scope, ...]
+    scopes: Scopes
     estimate: Estimate
-    takes: list[Take] = []
+    takes: Sequence[Take] = ()
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -174,8 +175,9 @@ class Holder:
             record.estimate = way.estimate.explained() | {"model": way.call.model}
             record.hold_nusd = way.estimate.expected_nusd
         if reserved.states:
-            record.warnings = [*record.warnings, *warnings_for(way.scopes, way.takes, reserved.states)]
-            record.shadow = [*record.shadow, *shadow_rules(way.scopes, way.takes, reserved.states)]
+            if way.scopes.speaks:
+                record.warnings = [*record.warnings, *warnings_for(way.scopes, way.takes, reserved.states)]
+                record.shadow = [*record.shadow, *shadow_rules(way.scopes, way.takes, reserved.states)]
             plan.headers = limit_headers(way.takes, reserved.states, now_ms=reserved.now_ms, admitted=True)
 
     def _trimmed(self, record: Record, plan: Plan, policy: Policy, reserved: Reserved) -> int | None:
@@ -282,22 +284,18 @@ def step_of(held_tokens: int) -> int:
 
 def begin(plan: Plan) -> None:
     """The call has its hold: which budgets may cut it, and how much output the hold covers."""
-    plan.cutting = {
-        scope.counter: scope
-        for scope in plan.way.scopes
-        if scope.budget.when_outgrown == "cut" and scope.budget.enforced
-    }
+    plan.cutting = plan.way.scopes.cutting
     covers(plan, covered_tokens(plan.way))
 
 
 def covered_tokens(way: Way) -> int:
     """The output that is covered by what a call holds in each of its budgets that grow."""
     output = way.estimate.usage.output
-    fixed = [scope.budget.reserve for scope in way.scopes if isinstance(scope.budget.reserve, int)]
-    if not fixed:
+    fixed_nusd = way.scopes.fixed_nusd
+    if fixed_nusd is None:
         return output
     made_nusd = way.estimate.cost.parts_nusd.get("output", 0)
-    covered_nusd = min(fixed) - (way.estimate.expected_nusd - made_nusd)
+    covered_nusd = fixed_nusd - (way.estimate.expected_nusd - made_nusd)
     return min(output, max(0, covered_nusd) * output // made_nusd) if made_nusd else output
 
 

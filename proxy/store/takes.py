@@ -8,6 +8,7 @@ import msgspec
 
 from ..core.admission import Take, Unit, admission_span, bucket_start, outgrown
 from ..core.money import NUSD_MAX
+from ..core.takes import Taken
 from .connection import Argument
 from .errors import StoreError
 from .keyspace import KEYS, ROLLING, shard_of
@@ -41,13 +42,31 @@ class HeldTake(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Holding(msgspec.Struct, frozen=True):
-    """The takes of one call, the keys of their counters (held, spent, held, spent, ...), and both as the text by which
-    the store knows them; empty where there are none."""
+class Shape(msgspec.Struct, frozen=True):
+    """What the holdings of calls alike have in common, worked out once for a frame.
 
-    takes: tuple[Take, ...]
+    text      of the takes, with `%d` in the places of the amounts
+    span      from when and until when all windows admit
+    reserve   the arguments for reserve.lua, take by take, with anything in the places of the amounts (1, 5, 9, ...)
+    settle    likewise for settle.lua (0, 4, 8, ...)
+    """
+
     keys: tuple[str, ...]
     text: bytes
+    span: tuple[Argument, Argument]
+    reserve: tuple[Argument, ...]
+    settle: tuple[Argument, ...]
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """The takes of one call, the keys of their counters (held, spent, held, spent, ...), and both as the text by which
+    the store knows them; empty where there are none. `shape` and `amounts` where it was made of a frame."""
+
+    takes: Sequence[Take]
+    keys: tuple[str, ...]
+    text: bytes
+    shape: Shape | None = None
+    amounts: Sequence[int] = ()
 
 
 NO_HOLDING = Holding((), (), b"")
@@ -60,6 +79,13 @@ def holding(org: str, takes: Sequence[Take]) -> Holding:
     """Raises ValueError for an amount or limit that the store cannot count exactly."""
     if not takes:
         return NO_HOLDING
+    if isinstance(takes, Taken):
+        shape: Shape | None = takes.frame.remembered.get(("shape", org))
+        if shape is None:
+            shape = takes.frame.remembered["shape", org] = shape_of(org, takes.frame.templates)
+        amounts = takes.amounts
+        if min(amounts) >= 0 and max(amounts) <= NUSD_MAX:
+            return Holding(takes, shape.keys, shape.text % tuple(amounts), shape, amounts)
     kept = []
     names: list[str] = []
     shard = KEYS[shard_of(org)]
@@ -74,6 +100,19 @@ def holding(org: str, takes: Sequence[Take]) -> Holding:
         start_ms, end_ms = take.window_start_ms, take.window_end_ms
         kept.append((take.counter, take.unit, take.amount, start_ms, end_ms, take.bucket_ms))
     return Holding(tuple(takes), tuple(names), _encoder.encode((org, kept)))
+
+
+def shape_of(org: str, templates: Sequence[Take]) -> Shape:
+    """Raises ValueError like `holding`."""
+    plain = holding(org, templates)
+    told = [
+        b'["%b","%b",%%d,%d,%d,%d]'
+        % (take.counter.encode(), take.unit.encode(), take.window_start_ms, take.window_end_ms, take.bucket_ms)
+        for take in templates
+    ]
+    text = b"[%b,[%b]]" % (_encoder.encode(org).replace(b"%", b"%%"), b",".join(told))
+    _, _, from_ms, until_ms, *each = reserve_arguments(plain)
+    return Shape(plain.keys, text, (from_ms, until_ms), tuple(each), tuple(settle_arguments(plain)))
 
 
 def parse(text: bytes | msgspec.Raw) -> Holding:
@@ -119,8 +158,12 @@ def sub_bucket(take: Take) -> Argument:
 def reserve_arguments(held: Holding) -> list[Argument]:
     """One candidate, for reserve.lua. Takes whose windows have no instant in common give a span that is empty, so the
     store answers with its time."""
+    if held.shape is not None:
+        each = list(held.shape.reserve)
+        each[1::4] = held.amounts
+        return [len(held.amounts), held.text, *held.shape.span, *each]
     from_ms, until_ms = 0, 0
-    each: list[Argument] = []
+    each = []
     for take in held.takes:
         since_ms, end_ms = admission_span(take)
         if end_ms:
@@ -138,7 +181,11 @@ def reserve_arguments(held: Holding) -> list[Argument]:
 
 def settle_arguments(held: Holding) -> list[Argument]:
     """The takes, for settle.lua."""
-    arguments: list[Argument] = []
+    if held.shape is not None:
+        arguments = list(held.shape.settle)
+        arguments[0::4] = held.amounts
+        return arguments
+    arguments = []
     for take in held.takes:
         life_ms = spent_life(take.window_start_ms, take.window_end_ms, take.bucket_ms)
         arguments += (take.amount, take.unit, life_ms, sub_bucket(take))

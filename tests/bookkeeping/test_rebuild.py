@@ -14,10 +14,10 @@ from proxy.bookkeeping.figures import BudgetFigures
 from proxy.bookkeeping.reading import divide
 from proxy.bookkeeping.rebuild import CounterKeeper
 from proxy.core.admission import Take
-from proxy.core.budgets import takes_for
 from proxy.core.policy import Policy
 from proxy.core.record import Record
 from proxy.core.recorded import seen_in
+from proxy.core.takes import takes_for
 from proxy.ledger.database import Ledger
 from proxy.ledger.entry import Entry
 from proxy.store.client import Client

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from proxy.core.admission import Reserved, State
 from proxy.core.budget_refusals import mark_reached, refusal_for, shadow_rules, warnings_for
-from proxy.core.budgets import Budget, max_cost_scopes, takes_for
+from proxy.core.budgets import Budget, max_cost_scopes
 from proxy.core.refusal import CODES, SENTENCE_CHARACTERS_MAX, Refusal
+from proxy.core.takes import takes_for
 from tests.support.budgets import NOON_MS, USD, budget, caller, estimate, scope_of, taken
 
 CENT = USD // 100

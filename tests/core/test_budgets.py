@@ -16,16 +16,12 @@ from proxy.core.budgets import (
     BudgetIndex,
     Raise,
     Raises,
-    Use,
-    asks_for_bound,
-    other_model,
-    takes_for,
 )
 from proxy.core.matching import Condition, Match
 from proxy.core.money import NUSD_MAX
 from proxy.core.policy import Policy
 from proxy.core.windows import Every
-from tests.support.budgets import NOON_MS, OPENAI, USD, budget, call, caller, estimate, scope_of
+from tests.support.budgets import NOON_MS, OPENAI, USD, budget, call, caller, estimate
 
 
 def matching(**fields: Any) -> Match:
@@ -153,45 +149,6 @@ UNBOUNDED = estimate(300, 1_000, worst_nusd=900, worst_tokens=5_000, unbounded=(
 )
 def test_what_a_call_holds(fields: dict[str, Any], foreseen: Any, amount: int) -> None:
     assert budget(**fields).amount(foreseen) == amount
-
-
-def test_a_take_names_counter_limit_amount_and_window() -> None:
-    scope = scope_of(budget(limits={"ada": 7}))
-    (take,) = takes_for([scope], FORESEEN, NOON_MS)
-    assert (take.counter, take.budget, take.unit, take.limit, take.amount) == (
-        scope.counter, "person-day", "nusd", 7, 300,
-    )  # fmt: skip
-    assert take.window_end_ms - take.window_start_ms == 24 * 3_600_000
-    assert take.bucket_ms == 0
-    assert take.enforce
-
-
-def test_only_an_enforced_rule_can_keep_a_call_out() -> None:
-    kinds = [budget(), budget(mode="shadow"), budget(then="warn"), budget(then=Use({}))]
-    takes = takes_for([scope_of(one) for one in kinds], FORESEEN, NOON_MS)
-    assert [take.enforce for take in takes] == [True, False, False, True]
-
-
-def test_rolling_windows_carry_their_buckets_and_ever_carries_none() -> None:
-    rolling, ever = takes_for([scope_of(budget("rolling 24h")), scope_of(budget("ever"))], FORESEEN, NOON_MS)
-    assert rolling.bucket_ms == 24 * 60_000
-    assert (ever.window_start_ms, ever.window_end_ms, ever.bucket_ms) == (0, 0, 0)
-
-
-def test_a_bound_is_asked_for_by_worst_case_alone() -> None:
-    assert not asks_for_bound([scope_of(budget()), scope_of(budget(reserve=5))])
-    assert asks_for_bound([scope_of(budget()), scope_of(budget(reserve="worst_case"))])
-
-
-def test_the_other_model_is_that_of_the_first_enforced_rule_with_one_for_the_dialect() -> None:
-    scopes = [
-        scope_of(budget(mode="shadow", then=Use({"openai": "shadow"}))),
-        scope_of(budget(then=Use({"anthropic": "claude-haiku-4-5"}))),
-        scope_of(budget(then=Use({"openai": "gpt-5-mini", "anthropic": "other"}))),
-    ]
-    assert other_model(scopes, "openai") == "gpt-5-mini"
-    assert other_model(scopes, "anthropic") == "claude-haiku-4-5"
-    assert other_model(scopes, "gemini") is None
 
 
 # -- which budgets a call meets ---------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.admission import State
-from proxy.core.budgets import Budget, takes_for
+from proxy.core.budgets import Budget
 from proxy.core.limits_headers import LISTED_MAX, limit_headers
 from proxy.core.money import NUSD_MAX
+from proxy.core.takes import takes_for
 from tests.support.budgets import NOON_MS, USD, budget, estimate, scope_of
 
 ITEM = re.compile(r'"[A-Za-z0-9_-]+"(;[a-z]+=(-?[0-9]{1,15}|"[a-z-]+"))+')

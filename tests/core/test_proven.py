@@ -10,11 +10,12 @@ import pytest
 from proxy.core.admission import Reserved, State
 from proxy.core.alerts import events_of
 from proxy.core.budget_refusals import refusal_for, shadow_rules, warnings_for
-from proxy.core.budgets import Budget, Raise, Scope, takes_for
+from proxy.core.budgets import Budget, Raise, Scope
 from proxy.core.limits_headers import limit_headers
 from proxy.core.policy import Policy
 from proxy.core.proven import FOR_EVER_MS, ProvenTask, ProvenTasks, is_proven, proven_until_ms, reach_ms, with_proven
 from proxy.core.refusal import Refusal
+from proxy.core.takes import takes_for
 from proxy.core.windows import Every
 from tests.support.budgets import NOON_MS, OPENAI, USD, budget, call, caller, estimate
 from tests.support.ledger_calls import made

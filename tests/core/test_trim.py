@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.admission import Reserved, State
-from proxy.core.budgets import Budget, takes_for
+from proxy.core.budgets import Budget
 from proxy.core.call import Call
 from proxy.core.expected import Estimate
+from proxy.core.takes import takes_for
 from proxy.core.trim import trimmed_output
 from proxy.core.usage import Usage
 from tests.support.budgets import NOON_MS, budget, call, scope_of

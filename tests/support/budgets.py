@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.core.admission import Reserved, State, Take
-from proxy.core.budgets import Budget, Scope, takes_for
+from proxy.core.budgets import Budget, Scope
 from proxy.core.call import Call
 from proxy.core.caller import Caller
 from proxy.core.expected import Estimate
 from proxy.core.matching import Upstream
+from proxy.core.takes import takes_for
 from proxy.core.usage import Usage
 from proxy.core.windows import Every
 
