@@ -16,9 +16,10 @@ from ..core.caller import Caller
 from ..core.policy import Policy
 from ..core.refusal import Refusal
 from .body import BodyBroken, BodyTooLarge, read_body
+from .envelope import Envelope, Envelopes
 from .flight import USER_AGENT_CHARACTERS_MAX, Flight, Refused, stamp
 from .keyring import KeyRing, Known
-from .paths import Target, TargetInvalid, read_target
+from .paths import Target
 from .sentences import body_too_large
 from .upstream import origin
 
@@ -28,31 +29,25 @@ class Arrivals:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
+        self._envelopes = Envelopes()
 
-    def address(self, flight: Flight, policy: Policy, raw_path: str, headers: Mapping[str, str]) -> tuple[Target, str]:
-        """The target and the path at the provider; gives the flight its upstream (None: unknown) and dialect."""
-        try:
-            target = read_target(raw_path)
-        except TargetInvalid as invalid:
-            flight.wrong.append(Refusal(code="body_invalid", sentence=str(invalid)))
-            target = Target(task=None, segment="", rest="/", whole="/", query="")
-        upstream, path = policy.upstream_for(target.segment), target.rest
-        if upstream is None:
-            flight.dialect = wire.short_form_dialect(target.whole, headers) or ""
-            upstream, path = policy.short_form(flight.dialect) if flight.dialect else None, target.whole
-        if upstream is not None:
-            flight.upstream, flight.dialect = upstream, flight.dialect or upstream.dialect
-            record = flight.record
-            record.upstream, record.provider = upstream.name, upstream.provider
-            record.server_address = origin(upstream.url)[1]
-        return target, path
+    def envelope(self, flight: Flight, policy: Policy) -> Envelope:
+        """Which upstream (None: unknown) and dialect, and which key; all that the path and headers tell."""
+        request, record = flight.request, flight.record
+        envelope = self._envelopes.open(policy, request.raw_path, request.raw_headers, request.headers)
+        flight.upstream, flight.dialect = envelope.upstream, envelope.dialect
+        if envelope.wrong is not None:
+            flight.wrong.append(envelope.wrong)
+        if envelope.upstream is not None:
+            record.upstream, record.provider = envelope.upstream.name, envelope.upstream.provider
+            record.server_address = origin(envelope.upstream.url)[1]
+        return envelope
 
-    async def key(self, headers: Mapping[str, str], target: Target) -> tuple[identity.FoundKey, Known]:
-        found = identity.find_key(headers, target.query)
+    async def key(self, envelope: Envelope) -> tuple[identity.FoundKey, Known]:
+        found = envelope.found
         if isinstance(found, Refusal):
             raise Refused(found)
-        if found.key_text is None:
-            raise Refused(Refusal(code="key_missing"))
+        assert found.key_text is not None
         known = self._keys.cached(found.key_text) or await self._keys.find(found.key_text)
         if isinstance(known, Refusal):
             raise Refused(known)

@@ -33,6 +33,7 @@ from .answers import (
 )
 from .arrival import Arrivals, unpacked
 from .closing import Closing
+from .envelope import READABLE_ENCODINGS, Envelope
 from .flight import Flight, Refused, new_call_id
 from .holding import Holder
 from .keyring import Known
@@ -52,7 +53,6 @@ CALL_S_MAX = 4 * 3600.0
 WATCH_S = 5.0
 """How often the two limits above are looked at: one look for all calls, rather than a timer for each write."""
 OWN_SEGMENT = "callmeter"
-READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 
 BROKEN = Refusal(
     code="policy_broken",
@@ -115,8 +115,9 @@ class Relay:
         record.policy_version = policy.version
 
         # Which upstream and dialect, by path; whose key.
-        target, path = self._arrivals.address(flight, policy, request.raw_path, headers)
-        found, known = await self._arrivals.key(headers, target)
+        envelope = self._arrivals.envelope(flight, policy)
+        target = envelope.target
+        found, known = await self._arrivals.key(envelope)
 
         # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
         try:
@@ -125,7 +126,7 @@ class Relay:
             self._left_uploading(flight, known, headers, target)
             raise
         text = unpacked(flight, body, headers)
-        call = self._arrivals.call(flight, path, target, headers, text)
+        call = self._arrivals.call(flight, envelope.path, target, headers, text)
 
         # 2  Who asks, and for which task.
         caller = self._arrivals.caller(flight, known, headers, target, call)
@@ -162,7 +163,7 @@ class Relay:
                 flight.call = flight.plan.way.call
             # 6  To the provider.
             flight.sent_s = monotonic()
-            await self._send(flight, target, path, found, headers, body, text)
+            await self._send(flight, envelope, headers, body, text)
             # 7  The answer: the agent first, our reading second.  8 and 9  Usage, cost, settlement: at its end.
             return await self._answer(flight)
         except Refused:
@@ -177,34 +178,25 @@ class Relay:
             raise
 
     async def _send(
-        self,
-        flight: Flight,
-        target: Target,
-        path: str,
-        found: identity.FoundKey,
-        headers: Mapping[str, str],
-        body: bytes,
-        text: bytes,
+        self, flight: Flight, envelope: Envelope, headers: Mapping[str, str], body: bytes, text: bytes
     ) -> None:
         upstream = flight.upstream
         assert upstream is not None
-        path, changed = self._changed(flight, path, text)
-        outgoing = identity.outgoing_headers(
-            flight.request.headers.items(), found=found, dialect=flight.dialect, upstream_key=upstream.key
-        )
-        accepted = wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
+        path, changed = self._changed(flight, envelope.path, text)
+        accepted = ""
         if flight.call.stream and (asked := wire.ask_for_usage(flight.call, changed, upstream.provider)) is not None:
             changed, accepted, flight.remover = asked, "identity", wire.UsageRemover()
-        if changed is not text:  # what we changed goes on unpacked
+        if changed is text:
+            lines = envelope.lines(headers, flight.dialect)
+        else:  # what we changed goes on unpacked
             body = changed
-            outgoing = [(name, value) for name, value in outgoing if name.lower() != "content-encoding"]
-        outgoing.append(("accept-encoding", accepted))
-        query = identity.clean_query(target.query, found.key_text)
+            accepted = accepted or wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
+            lines = envelope.other_lines(headers, flight.dialect, accepted=accepted, packed=False)
         flight.exchange = await self._upstreams.send(
             method=flight.request.method,
             base_url=upstream.url,
-            target=f"{path}?{query}" if query else path,
-            headers=outgoing,
+            target=f"{path}?{envelope.query}" if envelope.query else path,
+            lines=lines,
             body=body,
         )
         flight.sent = True

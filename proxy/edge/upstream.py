@@ -109,22 +109,18 @@ class Upstreams:
         self._idle: dict[tuple[str, str, int], list[Connection]] = defaultdict(list)
         self._tls: ssl.SSLContext | None = None
 
-    async def send(
-        self, *, method: str, base_url: str, target: str, headers: list[tuple[str, str]], body: bytes
-    ) -> Exchange:
+    async def send(self, *, method: str, base_url: str, target: str, lines: str, body: bytes) -> Exchange:
         """Sends a call to `base_url` + `target` (path and query, beginning with `/`). Raises UpstreamFailure.
 
-        `headers` are those that shall arrive, without host, content-length and connection, which are set here.
+        `lines` are the headers that shall arrive, each with its end, without host, content-length and connection, which
+        are set here.
         """
         scheme, host, port, prefix, authority = origin(base_url)
         pool = self._idle[scheme, host, port]
         connection = take_open(pool) or await self._connect(scheme, host, port)
-        lines = [f"{method} {prefix}{target} HTTP/1.1\r\nhost: {authority}\r\n"]
-        lines.extend([f"{name}: {value}\r\n" for name, value in headers])
-        if body or method in ("POST", "PUT", "PATCH"):
-            lines.append(f"content-length: {len(body)}\r\n")
-        lines.append("\r\n")
-        head = "".join(lines).encode("utf-8", "surrogateescape")  # as the server decoded them
+        length = f"content-length: {len(body)}\r\n" if body or method in ("POST", "PUT", "PATCH") else ""
+        text = f"{method} {prefix}{target} HTTP/1.1\r\nhost: {authority}\r\n{lines}{length}\r\n"
+        head = text.encode("utf-8", "surrogateescape")  # as the server decoded them
         connection.begin((head, body) if body else (head,), head_only=method == "HEAD")
         connection.limit(FIRST_BYTE_S_MAX, "first_byte_timeout")
         return Exchange(connection, pool)

@@ -55,8 +55,8 @@ async def upstreams() -> AsyncIterator[Upstreams]:
 
 
 async def send(upstreams: Upstreams, url: str, body: bytes = b"{}", method: str = "POST") -> Exchange:
-    headers = [("content-type", "application/json")]
-    return await upstreams.send(method=method, base_url=url, target="/v1/x?a=1", headers=headers, body=body)
+    lines = "content-type: application/json\r\n"
+    return await upstreams.send(method=method, base_url=url, target="/v1/x?a=1", lines=lines, body=body)
 
 
 async def whole(exchange: Exchange) -> bytes:

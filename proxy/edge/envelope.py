@@ -1,0 +1,128 @@
+"""Envelope: what the path and headers of a call tell, before anybody looks into its body.
+
+An agent sends the same headers with every call, but for the length of the body. So what follows from them is worked
+out for the first such call and remembered for the others: which upstream, which key, the lines that go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from .. import wire
+from ..core import identity
+from ..core.policy import Policy, Upstream
+from ..core.refusal import Refusal
+from .answers import wanted_encodings
+from .paths import Target, TargetInvalid, read_target
+
+ENVELOPES_REMEMBERED = 2048
+"""Of the agents of a few minutes on one worker; some 5 MB. The oldest are forgotten first."""
+
+READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
+
+_LENGTH = frozenset({b"content-length", b"Content-Length", b"CONTENT-LENGTH"})
+"""The one header that differs from call to call, as clients spell it."""
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+class Envelope(msgspec.Struct, kw_only=True):
+    """What one path and set of headers come to under one policy.
+
+    path       at the provider
+    query      at the provider, without our key
+    upstream   None: unknown
+    dialect    whose error bodies the caller understands, as far as the path tells
+    found      the key, not yet looked up, or why there is none that could be
+    wrong      what is wrong with the path
+    """
+
+    target: Target
+    path: str
+    query: str = ""
+    upstream: Upstream | None = None
+    dialect: str = ""
+    found: identity.FoundKey | Refusal
+    wrong: Refusal | None = None
+    _lines: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        """Without the lines, in which there are credentials."""
+        return f"Envelope({self.path}, upstream={self.upstream!r})"
+
+    @property
+    def memorable(self) -> bool:
+        """It may lead to a call, and so may the next one like it."""
+        return self.upstream is not None and self.wrong is None and isinstance(self.found, identity.FoundKey)
+
+    def lines(self, headers: Mapping[str, str], dialect: str) -> str:
+        """The header lines of a call that goes on as it came, each with its end. `dialect`: the one that it speaks."""
+        lines = self._lines.get(dialect)
+        if lines is None:
+            accepted = wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
+            lines = self._lines[dialect] = self.other_lines(headers, dialect, accepted=accepted, packed=True)
+        return lines
+
+    def other_lines(self, headers: Mapping[str, str], dialect: str, *, accepted: str, packed: bool) -> str:
+        """The same for a call that accepts other encodings, or whose body goes on unpacked."""
+        assert isinstance(self.found, identity.FoundKey)
+        assert self.upstream is not None
+        pairs = identity.outgoing_headers(
+            headers.items(), found=self.found, dialect=dialect, upstream_key=self.upstream.key
+        )
+        lines = [f"{name}: {value}\r\n" for name, value in pairs if packed or name.lower() != "content-encoding"]
+        lines.append(f"accept-encoding: {accepted}\r\n")
+        return "".join(lines)
+
+
+class Envelopes:
+    """Opens envelopes, and remembers those of calls alike. One a process."""
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+        self._remembered: dict[tuple[str, RawHeaders], Envelope] = {}
+
+    def open(self, policy: Policy, raw_path: str, raw: RawHeaders, headers: Mapping[str, str]) -> Envelope:
+        """`raw` and `headers` say the same: as they came, and to look things up in."""
+        if policy is not self._policy:
+            self._policy = policy
+            self._remembered.clear()
+        alike = raw_path, tuple([pair for pair in raw if pair[0] not in _LENGTH])
+        envelope = self._remembered.get(alike)
+        if envelope is None:
+            envelope = read_envelope(policy, raw_path, headers)
+            if envelope.memorable:
+                if len(self._remembered) >= ENVELOPES_REMEMBERED:
+                    del self._remembered[next(iter(self._remembered))]
+                self._remembered[alike] = envelope
+        return envelope
+
+
+def read_envelope(policy: Policy, raw_path: str, headers: Mapping[str, str]) -> Envelope:
+    wrong: Refusal | None = None
+    try:
+        target = read_target(raw_path)
+    except TargetInvalid as invalid:
+        wrong = Refusal(code="body_invalid", sentence=str(invalid))
+        target = Target(task=None, segment="", rest="/", whole="/", query="")
+    upstream, path, dialect = policy.upstream_for(target.segment), target.rest, ""
+    if upstream is None:
+        dialect = wire.short_form_dialect(target.whole, headers) or ""
+        upstream, path = policy.short_form(dialect) if dialect else None, target.whole
+    if upstream is not None:
+        dialect = dialect or upstream.dialect
+    found = identity.find_key(headers, target.query)
+    key_text = found.key_text if isinstance(found, identity.FoundKey) else None
+    if key_text is None and isinstance(found, identity.FoundKey):
+        found = Refusal(code="key_missing")
+    return Envelope(
+        target=target,
+        path=path,
+        query=identity.clean_query(target.query, key_text),
+        upstream=upstream,
+        dialect=dialect,
+        found=found,
+        wrong=wrong,
+    )
