@@ -1,0 +1,80 @@
+"""Envelopes: what path and headers tell is worked out once for calls alike, and never told of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from proxy.core.identity import FoundKey
+from proxy.core.keys import make_key
+from proxy.core.policy import Policy, Upstream
+from proxy.core.refusal import Refusal
+from proxy.edge.envelope import Envelope, Envelopes
+
+ADA, BEN = (make_key(b"a secret of the server", key_id) for key_id in ("abcdefgh2345", "zyxwvuts2345"))
+SIM = Upstream(name="sim", dialect="openai", provider="openai", url="http://127.0.0.1:9", key="sk-upstream")
+PATH = "/sim/v1/chat/completions"
+
+
+def policy(**fields: Any) -> Policy:
+    return Policy(upstreams={"sim": SIM}, **fields)
+
+
+def opened(envelopes: Envelopes, rules: Policy, path: str = PATH, key: str | None = ADA, **more: str) -> Envelope:
+    headers = {"Content-Length": "5", **{name.replace("_", "-"): value for name, value in more.items()}}
+    if key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    raw = tuple((name.encode(), value.encode()) for name, value in headers.items())
+    return envelopes.open(rules, path, raw, CIMultiDict(headers))
+
+
+def test_calls_that_differ_in_the_length_of_their_body_share_an_envelope() -> None:
+    envelopes, rules = Envelopes(), policy()
+    first = opened(envelopes, rules)
+    assert opened(envelopes, rules, Content_Length="70000") is first
+    assert first.upstream is SIM
+    assert isinstance(first.found, FoundKey)
+    assert first.found.key_text == ADA
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"key": BEN}, {"path": "/sim/v1/responses"}, {"x_callmeter_task": "PAY-7"}, {"accept_encoding": "gzip"}],
+)
+def test_calls_that_differ_in_anything_else_do_not(other: dict[str, str]) -> None:
+    envelopes, rules = Envelopes(), policy()
+    assert opened(envelopes, rules, **other) is not opened(envelopes, rules)
+
+
+def test_a_policy_that_changed_is_asked_anew() -> None:
+    envelopes = Envelopes()
+    first = opened(envelopes, policy(version="1"))
+    moved = Policy(version="2", upstreams={"sim": Upstream(name="sim", dialect="openai", url="http://127.0.0.1:10")})
+    second = opened(envelopes, moved)
+    assert second is not first
+    assert second.upstream is not None
+    assert second.upstream.url.endswith(":10")
+
+
+@pytest.mark.parametrize("other", [{"key": None}, {"path": "/nobody/v1/x"}, {"path": "/sim/../v1/x"}])
+def test_what_leads_to_no_call_is_not_remembered(other: dict[str, Any]) -> None:
+    envelopes, rules = Envelopes(), policy()
+    first = opened(envelopes, rules, **other)
+    assert opened(envelopes, rules, **other) is not first
+    assert first.wrong is not None or first.upstream is None or isinstance(first.found, Refusal)
+
+
+def test_the_lines_that_go_on_hold_the_credential_of_the_upstream_and_not_our_key() -> None:
+    lines = opened(Envelopes(), policy(), x_other="1").lines(
+        {"authorization": f"Bearer {ADA}", "x-other": "1"}, "openai"
+    )
+    assert lines == "x-other: 1\r\nauthorization: Bearer sk-upstream\r\naccept-encoding: identity\r\n"
+
+
+def test_an_envelope_does_not_show_its_credentials() -> None:
+    envelope = opened(Envelopes(), policy())
+    envelope.lines({"authorization": f"Bearer {ADA}"}, "openai")
+    assert ADA not in repr(envelope)
+    assert "sk-upstream" not in repr(envelope)
