@@ -17,8 +17,8 @@ from ..core.refusal import Refusal
 from .answers import wanted_encodings
 from .paths import Target, TargetInvalid, read_target
 
-ENVELOPES_REMEMBERED = 2048
-"""Of the agents of a few minutes on one worker; some 5 MB. The oldest are forgotten first."""
+ENVELOPES_REMEMBERED = 512
+"""Of the agents of a few minutes on one worker, some 3 MB. The oldest are forgotten first."""
 
 READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 
