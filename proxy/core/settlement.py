@@ -111,8 +111,12 @@ def used(
 ) -> tuple[Usage, UsageSource]:
     """The usage and where it comes from. A call that the provider refused used nothing; one whose usage comes with
     a later retrieval is settled then; any other that says nothing is estimated, so that silence is never free."""
+    # A stream that ended without its dialect's end was cut, however cleanly: what it told so far is not the whole.
+    cut = cut or (call.stream and told.usage is not None)
     if told.usage is not None and (told.complete or not cut):
         return told.usage, "reported"
+    if told.usage is not None and call.api not in COUNTED_IN_TOKENS:
+        return told.usage, "partial"
     if call.api not in COUNTED_IN_TOKENS or told.later is not None or answered >= 400:
         return NO_USAGE, "none"
     if (not answered and not cut) or (told.error is not None and told.usage is None and not told.seen_bytes):

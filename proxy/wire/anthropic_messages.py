@@ -256,6 +256,8 @@ class MessageReader:
             self._at_end.update(_told(document.get("usage")))
             self._stop_reason(mapping(document.get("delta")))
             self._count()
+            # With the reason to stop comes the last count; `message_stop` adds nothing to it.
+            self.reading.complete = self.reading.complete or bool(self.reading.finish_reasons)
         elif kind == "message_stop":
             self.reading.complete = True
         elif kind == "content_block_start":

@@ -57,13 +57,15 @@ def read_interaction_usage(usage: Mapping[str, Any]) -> Usage | None:
     names = ("total_input_tokens", "total_output_tokens", "total_thought_tokens", "total_tool_use_tokens")
     if not any(name in usage for name in names):
         return None
+    # The first months of the interface called thoughts `reasoning`.
+    thoughts = "total_thought_tokens" if "total_thought_tokens" in usage else "total_reasoning_tokens"
     return build_usage(
         prompt=_split(count(usage, "total_input_tokens"), usage.get("input_tokens_by_modality")),
         cached=count(usage, "total_cached_tokens"),
         cached_details=usage.get("cached_tokens_by_modality"),
         tools=_split(count(usage, "total_tool_use_tokens"), usage.get("tool_use_tokens_by_modality")),
         output=_split(count(usage, "total_output_tokens"), usage.get("output_tokens_by_modality")),
-        thoughts=count(usage, "total_thought_tokens"),
+        thoughts=count(usage, thoughts),
     )
 
 

@@ -55,6 +55,7 @@ class _Choice(msgspec.Struct):
     text: str | None = None
     finish_reason: str | None = None
     index: int | None = None
+    usage: msgspec.Raw = _NOTHING
 
 
 class _Chunk(msgspec.Struct):
@@ -115,10 +116,14 @@ class ChatReader:
                 reading.seen_bytes += text_bytes(choice.text)
             if choice.finish_reason:
                 self._take_finish(position if choice.index is None else choice.index, choice.finish_reason)
+            if choice.usage is not _NOTHING and choice.usage != _NOTHING and chunk.usage is _NOTHING:
+                self._take_usage(bytes(choice.usage))  # Moonshot's place for it, where it was not asked for
         if chunk.x_groq is not _NOTHING:
             self._take_x_groq(bytes(chunk.x_groq))
         if chunk.usage is not _NOTHING and chunk.usage != _NOTHING:
             self._take_usage(bytes(chunk.usage))
+            # A chunk of its own for the usage is the last that matters; running totals come beside choices.
+            reading.complete = reading.complete or (not chunk.choices and reading.usage is not None)
         if chunk.choices is None or chunk.error is not _NOTHING:
             document = mapping(decode(data))
             self._take_error(document)

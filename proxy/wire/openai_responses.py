@@ -13,8 +13,8 @@ from .errors import error_code_in, name_of_error
 from .openai_chat import DONE, reasons_unseen
 from .openai_usage import provider_cost, usage_of
 from .providers import provider_named
-from .reading import Reading
-from .values import count, decode, mapping, plain, text_bytes
+from .reading import Part, Reading
+from .values import count, decode, listed, mapping, plain, text, text_bytes
 
 ENDS = frozenset({"completed", "incomplete", "failed", "cancelled"})
 """States of a response after which nothing more comes."""
@@ -26,6 +26,9 @@ PAID_ITEMS = {
     "image_generation_call": "image_generation",
 }
 """Items of an answer that are paid by the piece, and their names in `Usage.requests`."""
+
+IMAGE_MODEL = "gpt-image-1"
+"""What draws pictures for a response whose tool names no model of its own (OpenAI's reference, November 2026)."""
 
 _NOTHING = msgspec.Raw(b"null")
 
@@ -51,6 +54,7 @@ class _Response(msgspec.Struct):
     incomplete_details: Any = None
     error: Any = None
     tool_usage: Any = None
+    tools: msgspec.Raw = _NOTHING
     usage: msgspec.Raw = _NOTHING
     output: msgspec.Raw = _NOTHING
 
@@ -86,7 +90,7 @@ class ResponsesReader:
             event = _event.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return
-        kind = event.type
+        kind = event.type or name
         if kind.endswith(".delta"):
             if isinstance(event.delta, str) and not kind.endswith("audio.delta"):
                 self.reading.seen_bytes += text_bytes(event.delta)
@@ -122,7 +126,7 @@ class ResponsesReader:
         if b"_call" in bytes(response.output):
             self._take_output(response.output)
         if response.usage != _NOTHING:
-            self._take_usage(bytes(response.usage), mapping(response.tool_usage))
+            self._take_usage(bytes(response.usage), response)
         status = response.status
         # A compaction has no status: it is a whole answer whenever it is there.
         if status is None or status in ENDS:
@@ -146,13 +150,35 @@ class ResponsesReader:
         else:
             reading.later = None
 
-    def _take_usage(self, raw: bytes, tool_usage: Mapping[str, Any]) -> None:
+    def _take_usage(self, raw: bytes, response: _Response) -> None:
         usage = usage_of(mapping(decode(raw)), self._provider)
         if usage is None:
             return
+        tool_usage = mapping(response.tool_usage)
         requests = self._requests(usage, tool_usage)
         self.reading.usage = msgspec.structs.replace(usage, requests=requests) if requests else usage
+        self.reading.parts = []
         self.reading.provider_cost_usd = provider_cost(raw)
+        drawn = usage_of(mapping(tool_usage.get("image_gen")), self._provider, generates=False)
+        if drawn is not None and drawn.tokens:
+            self._take_pictures(drawn, response)
+
+    def _take_pictures(self, drawn: Usage, response: _Response) -> None:
+        """The tokens of pictures that another model drew for this one. They lie outside `usage`, and are paid in
+        place of the piece. What is not told apart is picture."""
+        assert self.reading.usage is not None
+        if not drawn.image_output:
+            drawn = msgspec.structs.replace(drawn, output=0, reasoning=0, image_output=drawn.output)
+        requests = dict(self.reading.usage.requests)
+        drawn = msgspec.structs.replace(drawn, images=requests.pop("image_generation", 0))
+        own = msgspec.structs.replace(self.reading.usage, requests=requests)
+        tools = map(mapping, listed(response.tools))
+        named = next((text(tool, "model") for tool in tools if tool.get("type") == "image_generation"), None)
+        self.reading.parts = [
+            Part(model=self.reading.model, usage=own),
+            Part(model=named or IMAGE_MODEL, usage=drawn),
+        ]
+        self.reading.usage = own + drawn
 
     def _requests(self, usage: Usage, tool_usage: Mapping[str, Any]) -> dict[str, int]:
         """What was done by the piece. A provider's own count goes before the items that we counted."""

@@ -2,13 +2,14 @@
 
 OpenAI counts cached, audio and image tokens inside the prompt, and reasoning inside the completion. Others count some
 of them beside, or name them only in the total. Which it is, the totals tell: a total that is larger than prompt and
-completion together by exactly one of the details says that this detail lies beside them.
+completion together by exactly one of the details, or several, says that these lie beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from itertools import combinations
 from typing import Annotated, Any
 
 import msgspec
@@ -128,6 +129,8 @@ class _Parts(msgspec.Struct, kw_only=True):
     completion: int
     cached: int
     cache_write: int
+    cached_audio: int
+    cached_image: int
     audio_input: int
     image_input: int
     reasoning: int
@@ -136,20 +139,41 @@ class _Parts(msgspec.Struct, kw_only=True):
 
     def explain(self, gap: int, *, generates: bool, has_audio: bool) -> None:
         """Put the tokens that only the total shows where they belong."""
-        if gap == self.reasoning:
-            self.completion += gap
-        elif gap in (self.audio_input, self.cached):
-            self.prompt += gap
-        elif has_audio and not self.audio_input:
+        if self._lie_beside(gap):
+            return
+        if has_audio and not self.audio_input:
             self.audio_input = gap
             self.prompt += gap
         elif generates:
             self.completion += gap
             self.reasoning += gap
 
+    def _lie_beside(self, gap: int) -> bool:
+        """Whether the gap is just as large as some of the details together, which then are put into their wholes."""
+        beside = [
+            (whole, number)
+            for whole, number in (
+                ("completion", self.reasoning),
+                ("prompt", self.audio_input),
+                ("prompt", self.cached),
+                ("prompt", self.cache_write),
+            )
+            if number
+        ]
+        for size in range(1, len(beside) + 1):
+            for some in combinations(beside, size):
+                if sum(number for _, number in some) == gap:
+                    for whole, number in some:
+                        setattr(self, whole, getattr(self, whole) + number)
+                    return True
+        return False
+
     def usage(self, *, requests: dict[str, int], seconds: float) -> Usage:
         """Disjoint fields. A detail larger than what is left of its whole is cut to it, so that nothing is negative."""
         cached, rest = _take(self.cached, self.prompt)
+        if cached == self.cached:
+            self.audio_input = max(0, self.audio_input - self.cached_audio)
+            self.image_input = max(0, self.image_input - self.cached_image)
         cache_write, rest = _take(self.cache_write, rest)
         audio_input, rest = _take(self.audio_input, rest)
         image_input, input_left = _take(self.image_input, rest)
@@ -176,17 +200,20 @@ def _take(part: int, whole_count: int) -> tuple[int, int]:
 
 
 def _input_parts(reported: Mapping[str, Any]) -> dict[str, int]:
-    """The details of the prompt. Some providers write the cache counts beside `usage`'s other fields."""
+    """The details of the prompt. Some providers write the cache counts beside `usage`'s other fields, or in both
+    places, or zero in one of them: they are names of one count, whose largest is the truth."""
     details = _details(reported, _INPUT_DETAILS)
-    cached = _first(details, "cached_tokens")
-    if cached is None:
-        cached = _first(reported, "cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
-    written = _first(details, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
-    if written is None:
-        written = _first(reported, "cache_creation_input_tokens", "cache_write_tokens")
+    of_cached = mapping(details.get("cached_tokens_details"))
+    beside = [count(reported, name) for name in ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")]
+    written = [
+        count(details, name) for name in ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+    ]
+    written += [count(reported, name) for name in ("cache_creation_input_tokens", "cache_write_tokens")]
     return {
-        "cached": cached or 0,
-        "cache_write": written or 0,
+        "cached": max(count(details, "cached_tokens"), *beside),
+        "cached_audio": count(of_cached, "audio_tokens"),
+        "cached_image": count(of_cached, "image_tokens"),
+        "cache_write": max(written),
         "audio_input": count(details, "audio_tokens"),
         "image_input": count(details, "image_tokens"),
     }
@@ -198,8 +225,9 @@ def requests_of(reported: Mapping[str, Any]) -> dict[str, int]:
     for name, value in mapping(reported.get("server_side_tool_usage_details")).items():
         if number := whole(value):
             found[name.removesuffix("_calls")] = number
-    if searches := count(mapping(reported.get("server_tool_use_details")), "web_search_requests"):
-        found["web_search"] = searches
+    for name in ("server_tool_use", "server_tool_use_details"):
+        if searches := count(mapping(reported.get(name)), "web_search_requests"):
+            found["web_search"] = searches
     if searches := count(reported, "num_search_queries"):
         found["web_search"] = searches
     if sources := count(reported, "num_sources_used"):
@@ -223,7 +251,9 @@ def provider_cost(raw: bytes) -> str | None:
         return None
     if not isinstance(reported, dict):
         return None
-    cost = reported.get("cost", reported.get("estimated_cost"))
+    cost = reported.get("cost")
+    if cost is None:
+        cost = reported.get("estimated_cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
     amount = _amount(cost)

@@ -80,6 +80,20 @@ def test_an_agent_that_leaves_before_the_first_byte_pays_for_the_time_the_model_
     assert record.usage.output == 500
 
 
+def test_a_stream_that_ends_without_its_end_is_cut_however_cleanly_it_ended(prices: Prices) -> None:
+    stream = Call(api="anthropic.messages", dialect="anthropic", model="gpt-5-mini", body_bytes=3_000, stream=True)
+    begun = Usage(input=1_000, output=1)
+    record = settled(prices, Reading(usage=begun, seen_bytes=400, error="overloaded_error"), stream)
+    assert (record.result, record.usage_source) == ("failed", "partial")
+    assert record.usage == Usage(input=1_000, output=100)
+
+
+def test_what_a_cut_answer_told_is_kept_where_nothing_can_be_estimated(prices: Prices) -> None:
+    told = Reading(usage=Usage(seconds=12))
+    record = settled(prices, told, Call(api="openai.audio", dialect="openai", model="whisper-1", stream=True))
+    assert (record.usage, record.usage_source) == (Usage(seconds=12), "partial")
+
+
 def test_a_call_that_never_reached_the_provider_costs_nothing(prices: Prices) -> None:
     record = settled(prices, Reading(), result="failed", sent=False, answered=0)
     assert (record.cost_nusd, record.usage, record.usage_source) == (0, Usage(), "none")

@@ -64,6 +64,14 @@ def test_groq_usage_is_read_from_its_own_corner_and_counted_once(beside: dict[st
     assert read_answer(chat("groq"), stream, provider="groq").usage == Usage(input=7, output=4)
 
 
+def test_usage_inside_a_choice_is_read_where_the_chunk_has_none_of_its_own() -> None:
+    """Moonshot, unasked."""
+    usage = {"prompt_tokens": 19, "completion_tokens": 3, "total_tokens": 22}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": usage}]}
+    stream = sse(chunk("Hi"), last, done=True)
+    assert read_answer(chat("moonshotai"), stream, provider="moonshotai").usage == Usage(input=19, output=3)
+
+
 def test_running_totals_are_not_added_up_and_the_last_cost_counts() -> None:
     """wire.md 6; also the cumulative usage of DeepSeek-like servers (made by hand after bug reports)"""
     stream = sse(

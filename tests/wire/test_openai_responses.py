@@ -161,6 +161,37 @@ def test_a_count_of_the_providers_own_goes_before_the_items() -> None:
     assert read_answer(responses(stream=False), none).usage == Usage(input=5, output=6)
 
 
+@pytest.mark.parametrize(
+    ("tools", "model"),
+    [([{"type": "image_generation", "model": "gpt-image-1.5"}], "gpt-image-1.5"), ([], "gpt-image-1")],
+)
+def test_the_tokens_of_pictures_are_those_of_the_model_that_drew_them(tools: list[Any], model: str) -> None:
+    """They lie outside `usage`, and are paid in place of the piece."""
+    drawn = usage(
+        656,
+        2058,
+        input_tokens_details={"text_tokens": 600, "image_tokens": 56},
+        output_tokens_details={"image_tokens": 2058, "text_tokens": 0},
+    )
+    ended = response(
+        output=[{"type": "image_generation_call", "id": "ig_1", "status": "completed"}],
+        tools=tools,
+        tool_usage={"image_gen": drawn, "web_search": {"num_requests": 0}},
+        usage=usage(3476, 715),
+    )
+    reading = read_answer(responses(), sse(event("response.completed", response=ended)))
+    own, pictures = reading.parts
+    assert (own.model, own.usage) == ("gpt-4o-mini-2024-07-18", Usage(input=3476, output=715))
+    assert (pictures.model, pictures.usage) == (model, Usage(input=600, image_input=56, image_output=2058, images=1))
+    assert reading.usage == own.usage + pictures.usage
+
+
+def test_a_tool_that_drew_nothing_adds_nothing() -> None:
+    ended = response(tool_usage={"image_gen": usage(0, 0)}, usage=usage(12, 4))
+    reading = read_answer(responses(stream=False), ended)
+    assert (reading.usage, reading.parts) == (Usage(input=12, output=4), [])
+
+
 def test_the_model_answered_goes_before_the_one_asked_also_with_a_stored_prompt() -> None:
     """wire.md 34"""
     call = call_to("/v1/responses", {"prompt": {"id": "pmpt_1"}})

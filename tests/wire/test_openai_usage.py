@@ -74,6 +74,39 @@ def test_sound_beside_the_prompt_is_told_by_the_total() -> None:
     assert usage_of(told, OTHER) == Usage(input=9, audio_input=375, output=248, seconds=3)
 
 
+def test_several_details_beside_are_told_by_the_total_together() -> None:
+    told = tokens(
+        20,
+        26,
+        20 + 26 + 189 + 300 + 7,
+        prompt_tokens_details={"cached_tokens": 300, "cache_write_tokens": 7},
+        completion_tokens_details={"reasoning_tokens": 189},
+    )
+    assert usage_of(told, OTHER) == Usage(input=20, cached_input=300, cache_write=7, output=215, reasoning=189)
+
+
+def test_one_count_under_two_names_is_one_count_and_zero_in_one_place_hides_nothing() -> None:
+    told = tokens(100, 5, 105, prompt_cache_hit_tokens=60, prompt_tokens_details={"cached_tokens": 0})
+    assert usage_of(told, OTHER) == Usage(input=40, cached_input=60, output=5)
+    assert usage_of(told | {"prompt_tokens_details": {"cached_tokens": 60}}, OTHER) == Usage(
+        input=40, cached_input=60, output=5
+    )
+
+
+def test_sound_that_came_from_the_cache_is_cached_and_not_sound_as_well() -> None:
+    told = tokens(
+        100,
+        5,
+        105,
+        prompt_tokens_details={
+            "audio_tokens": 60,
+            "cached_tokens": 40,
+            "cached_tokens_details": {"text_tokens": 10, "audio_tokens": 30},
+        },
+    )
+    assert usage_of(told, OTHER) == Usage(input=30, cached_input=40, audio_input=30, output=5)
+
+
 def test_sound_that_only_the_total_shows_is_sound() -> None:
     """wire.md 28"""
     told = tokens(9, 248, 632, prompt_audio_seconds=3)
