@@ -378,7 +378,7 @@ class Bookkeeper:
         self.ledger.set_cursor(EXPORT_CURSOR, seq)
 
     async def _finish(self) -> None:
-        """The workers are gone: what they settled last is taken into the ledger, and traces are flushed."""
+        """The workers are gone: what they settled last is taken into the ledger; traces and metrics are flushed."""
         deadline_s = time.monotonic() + 5.0
         while self.lease.held and time.monotonic() < deadline_s:
             try:
@@ -387,8 +387,12 @@ class Bookkeeper:
             except StoreError:
                 break
             await asyncio.sleep(0.05)
+        ends: list[Awaitable[None]] = []
         if self.export is not None:
-            await self.export.stop()
+            ends.append(self.export.stop())
+        if self.genai is not None:
+            ends.append(asyncio.to_thread(self.genai.close))
+        await asyncio.gather(*ends)
 
     def _alerting(self) -> Alerting:
         return Alerting(

@@ -20,8 +20,6 @@ from .child import EXIT_SETTINGS, encode_settings
 from .core.caller import KeyInfo
 from .core.keys import make_key, new_key_id
 from .desk import PolicyDesk
-from .ledger.database import open_ledger
-from .ledger.errors import LedgerRefused, LedgerUnavailable
 from .policy_watch import PolicyFaulty
 from .settings import Settings, make_private
 from .store.client import Client
@@ -267,6 +265,10 @@ class Supervisor:
 def prepare_ledger(settings: Settings) -> tuple[str | None, str | None]:
     """Makes the tables, and for a ledger without any key the key of this machine's user. Gives that key, or None, and
     the ledger's id, or None where its database is away. Raises StartFailed for a ledger that must not be used."""
+    # Here, since SQLAlchemy takes longer to import than all faults of settings and policies to find.
+    from .ledger.database import open_ledger
+    from .ledger.errors import LedgerRefused, LedgerUnavailable
+
     try:
         ledger = open_ledger(settings.ledger_url)
     except LedgerRefused as refused:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from opentelemetry.metrics import MeterProvider
-
 from ..core.record import Record
 from . import names
 from .figures import figures_of
@@ -27,12 +25,15 @@ TOKEN_BUCKETS = [4**power for power in range(14)]
 DURATION_BUCKETS_SECONDS = [0.01 * 2**power for power in range(14)]
 """1 to 67,108,864 tokens and 0.01 to 81.92 s: the boundaries that the conventions give."""
 ERRORS_MAX = 100
+CLOSE_MS = 4_000
+"""A collector that does not answer must not hold up the end of the process."""
 
 
 class GenAiMetrics:
     """Feeds records into the instruments of `provider`."""
 
-    def __init__(self, provider: MeterProvider) -> None:
+    def __init__(self, provider: SdkMeterProvider) -> None:
+        self._provider = provider
         meter = provider.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)
         self._tokens = meter.create_histogram(
             names.GEN_AI_METRIC_TOKENS,
@@ -57,6 +58,10 @@ class GenAiMetrics:
             BoundedNames(TEAMS_MAX),
             BoundedNames(ERRORS_MAX),
         )
+
+    def close(self) -> None:
+        """Sends what was counted since the last report, and ends the reports. Blocks, for CLOSE_MS at the most."""
+        self._provider.shutdown(CLOSE_MS)
 
     def observe(self, record: Record) -> None:
         """Counts a record that ran a model. Later revisions are left to the ledger: a histogram takes nothing back."""
@@ -86,7 +91,7 @@ def meter_provider_from_environment(environ: Mapping[str, str], resource: Resour
     """A provider that reports every OTEL_METRIC_EXPORT_INTERVAL, None where no metrics are asked for.
 
     OTEL_METRICS_EXPORTER is `otlp` or `none`; unset it is `otlp` where an OTLP endpoint is named. The exporters read
-    OTEL_EXPORTER_OTLP_* from the process. The caller ends it with `shutdown()`, in a thread. Raises SenderInvalid.
+    OTEL_EXPORTER_OTLP_* from the process. `GenAiMetrics.close` ends it. Raises SenderInvalid.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None

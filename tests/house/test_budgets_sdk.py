@@ -124,6 +124,9 @@ class Person:
         self._http.close()
 
 
+pytestmark = pytest.mark.xdist_group("budgeted")
+
+
 @pytest.fixture(scope="module")
 def budgeted(providers: Providers) -> Iterator[House]:
     """A house with the budgets above."""

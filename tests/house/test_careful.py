@@ -17,6 +17,8 @@ from tests.support.house import House, Providers, eventually, own_house
 CHAT = "/openai/v1/chat/completions"
 PLAIN = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": "hi"}]}
 
+pytestmark = pytest.mark.xdist_group("careful")
+
 
 @pytest.fixture(scope="module")
 def careful(providers: Providers) -> Iterator[House]:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from proxy.core.record import Record
 from proxy.ledger.database import open_ledger
 from proxy.ledger.queries import Filters
 from tests.support.house import Caller, House, Providers, children_of, eventually, own_house
+from tests.support.otlp_sink import HttpSink, attributes_of
 from tests.support.scripted import SSE_HEAD, agent, chunk, event, request_of, scripted
 
 CHAT = "/openai/v1/chat/completions"
@@ -23,6 +25,9 @@ SCRIPTED = "/script-openai/v1/chat/completions"
 PLAIN = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = PLAIN | {"stream": True, "stream_options": {"include_usage": True}}
 CALLERS = 4
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+"""Of a caller who has not sampled its trace."""
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +205,13 @@ def test_the_children_of_a_killed_supervisor_end_and_the_next_one_finds_everythi
     assert is_running(store), "the store was taken over, or nothing of it"
 
 
-def test_a_call_that_outlasts_the_drain_time_is_cut_and_in_the_ledger_at_the_end(providers: Providers) -> None:
-    with own_house(providers, CALLMETER_DRAIN_SECONDS="0.2") as house:
+def test_a_call_that_outlasts_the_drain_time_is_cut_and_in_the_ledger_and_at_the_collector_at_the_end(
+    providers: Providers,
+) -> None:
+    collector = providers.collector()
+    with own_house(
+        providers, CALLMETER_DRAIN_SECONDS="0.2", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SERVICE_NAME="meter"
+    ) as house:
         ada = house.caller()
         store = store_pid(house)
         slow = threading.Thread(target=lambda: hear_out(ada))
@@ -218,12 +228,35 @@ def test_a_call_that_outlasts_the_drain_time_is_cut_and_in_the_ledger_at_the_end
         ledger.close()
     assert (record.result, record.usage_source) == ("client_gone", "partial")
     assert record.cost_nusd
+    assert_traced(collector, record)
 
 
 def hear_out(caller: Caller) -> None:
     """A stream that goes on for longer than anybody waits, and is cut."""
     with pytest.raises((OSError, http.client.HTTPException)):
-        caller.post(CHAT, STREAM, {"x-sim": "chunks=3000, pause-ms=10"})
+        caller.post(CHAT, STREAM, {"x-sim": "chunks=3000, pause-ms=10", "traceparent": TRACEPARENT})
+
+
+def assert_traced(collector: HttpSink, record: Record) -> None:
+    """Two spans in the caller's trace, also when it was not sampled, and the metrics of the last minute."""
+    server, client = collector.spans
+    _, trace_id, parent_id, _ = TRACEPARENT.split("-")
+    assert {span.trace_id.hex() for span in (server, client)} == {trace_id}
+    assert (server.parent_span_id.hex(), client.parent_span_id) == (parent_id, server.span_id)
+    assert (server.name, client.name) == ("POST /v1/chat/completions", "chat gpt-4.1-mini")
+    shown = attributes_of(client)
+    assert (shown["user.id"], shown["callmeter.usage.source"]) == (record.user, "partial")
+    assert shown["callmeter.cost.nusd"] == record.cost_nusd
+    [request] = collector.requests
+    assert attributes_of(request.resource_spans[0].resource)["service.name"] == "meter"
+    sent = {
+        metric.name
+        for report in collector.metrics
+        for group in report.resource_metrics
+        for scope in group.scope_metrics
+        for metric in scope.metrics
+    }
+    assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= sent
 
 
 def test_a_worker_that_is_restarted_while_the_policy_files_are_at_fault_serves_by_the_last_good_policy(

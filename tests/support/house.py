@@ -29,6 +29,7 @@ from aiohttp import web
 from demo.simulator import Simulator
 from proxy.core.keys import Caveat, attenuate
 from proxy.store.embedded import die_with_parent
+from tests.support.otlp_sink import HttpSink
 from tests.support.replay import Replay
 from tests.support.valkey import PATIENT_S, short_folder
 
@@ -89,6 +90,7 @@ class Providers:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runners: list[web.AppRunner] = []
+        self._collectors: list[HttpSink] = []
 
     def start(self) -> None:
         self._thread.start()
@@ -98,6 +100,8 @@ class Providers:
     def stop(self) -> None:
         for runner in self._runners:
             self._run(runner.cleanup())
+        for collector in self._collectors:
+            self._run(collector.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENT_S)
         self._loop.close()
@@ -108,6 +112,13 @@ class Providers:
             if seen_path.partition("?")[0] == path:
                 return seen_path, {name.lower(): value for name, value in headers.items()}, body
         raise AssertionError(f"the provider saw no call to {path}")
+
+    def collector(self) -> HttpSink:
+        """A collector on the providers' loop; it ends with them."""
+        sink = HttpSink()
+        self._run(sink.open())
+        self._collectors.append(sink)
+        return sink
 
     async def _serve(self, app: web.Application) -> str:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
