@@ -68,9 +68,6 @@ class Arrivals:
     def call(self, flight: Flight, path: str, target: Target, headers: Mapping[str, str], text: bytes) -> Call:
         request, record = flight.request, flight.record
         call = Call(dialect=flight.dialect, method=request.method)
-        if "content-encoding" in headers:
-            # `text` is unpacked already
-            headers = {name.lower(): value for name, value in headers.items()} | {"content-encoding": ""}
         if not flight.wrong:
             try:
                 call = wire.read_call(

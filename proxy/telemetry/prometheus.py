@@ -57,7 +57,7 @@ class Counter(Collector):
 
     def __init__(self, name: str, help_text: str, labels: tuple[str, ...], *, divisor: int = 1) -> None:
         self._name, self._help, self._labels, self._divisor = name, help_text, labels, divisor
-        self._values: dict[tuple[str, ...], int] = {}
+        self._values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
 
     def add(self, labels: tuple[str, ...], amount: int) -> None:
         """Adds `amount`, which must not be negative, to the series of these label values."""

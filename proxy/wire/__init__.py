@@ -95,8 +95,9 @@ def read_call(
     provider: str,
 ) -> Call:
     """What a request asks for. `path` is the provider's, without upstream and task; `dialect` the upstream's ("" if
-    it has none), in normal form. Header names are in lower case. A path that nobody knows gives a call with the api
-    `unknown`, and the model that its body names, if any.
+    it has none), in normal form. Header names are in lower case. `body` is without its content encoding (see
+    `plain_body`), and the encoding is not looked at. A path that nobody knows gives a call with the api `unknown`, and
+    the model that its body names, if any.
 
     Raises BodyInvalid with a sentence for the person who sent the request.
     """
@@ -105,7 +106,7 @@ def read_call(
         if "%2F" in path and _route(method, path.replace("%2F", "/"), dialect) is not None:
             raise BodyInvalid("The path hides what it asks for behind `%2F`; write its slashes plainly.")
         known = dialect if dialect in ("openai", "anthropic", "gemini") else ""
-        model = named_model(headers, plain_body(headers, body))
+        model = named_model(headers, body)
         return Call(dialect=known, method=method, model=model, body_bytes=len(body))
     speaks, route = found
     fields = _fields(route, headers, body)
@@ -141,7 +142,6 @@ def _fields(route: Route, headers: Mapping[str, str], body: bytes) -> Mapping[st
         return body
     if route.free and route.route.endswith("/files"):
         return body
-    body = plain_body(headers, body)
     if is_form(content_type) and body.lstrip()[:1] != b"{":
         return body
     if route.free and body.lstrip()[:1] != b"{":

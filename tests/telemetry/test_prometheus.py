@@ -138,6 +138,7 @@ def test_a_counter_never_goes_down_when_an_estimate_was_too_high() -> None:
 def test_times_are_in_seconds_and_lost_calls_have_none() -> None:
     metrics = observed(FULL, record(result="lost", ms_overhead=0))
     assert value(Metrics(), "callmeter_overhead_seconds_count") == 0
+    assert value(Metrics(), "callmeter_degraded_calls_total") == 0
     assert value(metrics, "callmeter_overhead_seconds_count") == 1
     assert value(metrics, "callmeter_overhead_seconds_bucket", le="0.001") == 0
     assert value(metrics, "callmeter_overhead_seconds_bucket", le="0.002") == 1
