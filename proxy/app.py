@@ -12,9 +12,11 @@ from .core.estimate import Estimator
 from .core.expected import Learned
 from .desk import PolicyDesk
 from .edge.arrival import Arrivals
+from .edge.claiming import Claims
 from .edge.closing import Closing
 from .edge.holding import Holder
 from .edge.keyring import KeyRing
+from .edge.mine import Mine
 from .edge.own_pages import OwnPages
 from .edge.raises import RaiseFollower
 from .edge.relay import Relay
@@ -71,6 +73,13 @@ class Worker:
             raises=lambda: self.raises.current,
             learned=Learned(),
         )
+        mine = Mine(
+            ledger=self.ledger,
+            client=self.client,
+            policy=lambda: self.desk.policy,
+            raises=lambda: self.raises.current,
+            clock_ms=clock_ms,
+        )
         self.relay = Relay(
             policy=lambda: self.desk.policy,
             prices=lambda: self.desk.prices,
@@ -84,7 +93,7 @@ class Worker:
                 holder=holder,
                 retrievals=self.retrievals,
             ),
-            own_pages=OwnPages(find_call=self.ledger.call, tasks_of=self.ledger.tasks_of),
+            own_pages=OwnPages(find_call=self.ledger.call, mine=mine.of, claim=Claims(self.client).take),
             clock_ms=clock_ms,
         )
         self.port = DataPort(self.relay, self.missing)

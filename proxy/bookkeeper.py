@@ -19,6 +19,7 @@ from .admin.api import admin_app
 from .admin.context import AdminContext
 from .bookkeeping.alerting import Alerting
 from .bookkeeping.beginning import Beginning
+from .bookkeeping.claiming import Claiming
 from .bookkeeping.exporting import export_while_active
 from .bookkeeping.figures import BudgetFigures
 from .bookkeeping.outcome_clock import OutcomeClock
@@ -332,6 +333,7 @@ class Bookkeeper:
             self.gauges(),
             self.desk.run(),
             self._alerting().run(),
+            Claiming(self.client, self.ledger.claims, self.lease, self._in_writer).run(),
             OutcomeClock(self.ledger.outcomes, self.lease, self._in_writer, self.metrics.changed).run(),
         ]
         if self.export is not None:

@@ -16,6 +16,8 @@ COMMANDS = {
     "keys": ("keys", "Create, list, update, revoke and import keys."),
     "task": ("task", "Derive a task key from CALLMETER_KEY."),
     "run": ("run", "Run an agent with base URLs and a task key in its environment."),
+    "me": ("me", "Show my tasks, what they came to, my budgets, and what to link."),
+    "claim": ("claim", "Give a session that ran without a task one."),
     "calls": ("calls", "Show recorded calls."),
     "report": ("report", "Sum up cost and use."),
     "export": ("export", "Write FOCUS, CSV or OTLP for finance and trace tools."),

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from ..core import record as records
-from ..core.admission import State, Take
+from ..core.admission import State
 from ..core.budgets import Raises, Scope
+from ..core.counter_fields import counter_fields, take_of
 from ..core.policy import Policy
-from ..core.proven import is_proven, reach_ms, with_proven
+from ..core.proven import reach_ms, with_proven
 from ..core.raises import by_counter
-from ..core.record import rfc3339
 from ..core.recorded import Seen, seen_in
 from ..core.tally import Counter, Tally, counter_of
 from ..ledger.database import Ledger
@@ -102,50 +102,3 @@ class BudgetFigures:
                     except msgspec.MsgspecError:
                         pass  # of a newer version; the sweeper says so when it matters
         return seen
-
-
-def take_of(counter: Counter) -> Take:
-    """For reading its state; amount and limit do not matter there."""
-    start_ms, end_ms, bucket_ms = counter.window
-    return Take(
-        counter=counter.scope.counter,
-        budget=counter.scope.budget.name,
-        unit=counter.scope.budget.unit,
-        limit=0,
-        amount=0,
-        window_start_ms=start_ms,
-        window_end_ms=end_ms,
-        bucket_ms=bucket_ms,
-    )
-
-
-def counter_fields(counter: Counter, state: State, raises: Raises, now_ms: int) -> dict[str, Any]:
-    """A counter as `GET /api/budgets` shows it. `resets_at` is null where nothing is reset at once: rolling, ever."""
-    budget = counter.scope.budget
-    scope = dict(zip(budget.per, counter.scope.values, strict=True))
-    if counter.user is not None:
-        scope["user"] = counter.user
-    if counter.org != "default" and "org" not in scope:
-        scope["org"] = counter.org
-    # What an outcome gives is no amount, and is told apart.
-    proven = budget.unproven and is_proven(counter.scope, raises, now_ms)
-    limit = budget.limit if proven else budget.limit_for(counter.scope.values, raises, now_ms, org=counter.org)
-    amounts = {
-        "limit": limit,
-        "spent": state.spent,
-        "held": state.held,
-        "left": max(0, limit - state.spent - state.held),
-    }
-    if budget.unit == "nusd":
-        amounts = {f"{name}_nusd": amount for name, amount in amounts.items()}
-        amounts["overshoot_nusd"] = max(0, state.spent - limit)
-    _, end_ms, bucket_ms = counter.window
-    return {
-        "name": budget.name,
-        "scope": scope,
-        "window": budget.every.text,
-        "unit": budget.unit,
-        **amounts,
-        "resets_at": rfc3339(end_ms) if end_ms and not bucket_ms else None,
-        "mode": budget.mode,
-    } | ({"proven": proven} if budget.unproven else {})

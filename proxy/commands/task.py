@@ -39,7 +39,8 @@ def task(
 ) -> None:
     """Print a key for the task NAME, made from CALLMETER_KEY. Needs no running proxy.
 
-    Whoever holds it can work on this task alone, as you, and cannot undo any limit given here.
+    Whoever holds it can work on this task alone, as you, and cannot undo any limit given here. The line that links
+    what the work comes to with the task goes to standard error.
     """
     caveats = [Caveat("task", name)]
     try:
@@ -60,10 +61,19 @@ def task(
     elif form == "json":
         expires_at_ms = parse(key).expires_at_ms
         expires_at = None if expires_at_ms is None else rfc3339(expires_at_ms)
-        shown = {"task": name, "key": key, "expires_at": expires_at, "environment": environment}
+        shown: dict[str, object] = {"task": name, "key": key, "expires_at": expires_at, "trailer": trailer(name)}
+        shown["environment"] = environment
         click.echo(json.dumps(shown, indent=2))
     else:
         click.echo(key)
+    if form != "json":
+        # Beside the key, which stands alone on standard output.
+        click.echo(f"put this line into the commit or pull request that it comes to: {trailer(name)}", err=True)
+
+
+def trailer(task_name: str) -> str:
+    """The line by which a commit, or the description of a pull request, names its task."""
+    return f"Task: {task_name}"
 
 
 def task_key(environ: Mapping[str, str], caveats: list[Caveat]) -> str:

@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-TaskSource = Literal["key", "path", "header", "baggage", "agent", "none"]
+TaskSource = Literal["key", "path", "header", "baggage", "agent", "none", "claimed"]
+"""`claimed` is told afterwards, by the one whose session it was; no call arrives with it."""
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from ..core.caller import Caller
-from ..core.record import Record, public, rfc3339
+from ..core.record import Record, public
 from ..core.refusal import Refusal
 
 LEDGER_S_MAX = 5.0
 
 
 class OwnPages:
-    """`/callmeter/...`, for callers that are known already. `find_call` and `tasks_of` block and run in threads."""
+    """`/callmeter/...`, for callers that are known already.
+
+    find_call   blocks, and runs in a thread
+    mine        -> the caller's own tasks, sessions and budgets
+    claim       takes the claim of a session, from a caller and the body of their request
+    """
 
     def __init__(
         self,
         *,
         find_call: Callable[[str], Record | None],
-        tasks_of: Callable[[str, str], Sequence[Any]],
+        mine: Callable[[Caller], Awaitable[dict[str, Any]]],
+        claim: Callable[[Caller, bytes], Awaitable[web.Response | Refusal]],
     ) -> None:
         self._find_call = find_call
-        self._tasks_of = tasks_of
+        self._mine = mine
+        self._claim = claim
 
-    async def answer(self, method: str, path: str, caller: Caller) -> web.Response | Refusal:
+    async def answer(self, method: str, path: str, caller: Caller, body: bytes = b"") -> web.Response | Refusal:
         """The page at `path` (below `/callmeter`), or the refusal that says there is none."""
         try:
             async with asyncio.timeout(LEDGER_S_MAX):
@@ -36,6 +43,8 @@ class OwnPages:
                     return await self._me(caller)
                 if method == "GET" and path.startswith("/calls/"):
                     return await self._call(path.removeprefix("/calls/"), caller)
+                if method == "POST" and path == "/claims":
+                    return await self._claim(caller, body)
         except Exception:
             return Refusal(code="store_unavailable", sentence="the ledger cannot be read at the moment; try again")
         return Refusal(
@@ -43,7 +52,6 @@ class OwnPages:
         )
 
     async def _me(self, caller: Caller) -> web.Response:
-        tasks = await asyncio.to_thread(self._tasks_of, caller.user, caller.org)
         shown = {
             "user": caller.user,
             "team": caller.team,
@@ -53,8 +61,7 @@ class OwnPages:
             "task": caller.task,
             "task_source": caller.task_source,
             "session": caller.session,
-            "tasks": [task_totals(totals) for totals in tasks],
-        }
+        } | await self._mine(caller)
         return json_response(shown)
 
     async def _call(self, call_id: str, caller: Caller) -> web.Response | Refusal:
@@ -66,14 +73,6 @@ class OwnPages:
             )
             return Refusal(code="unknown_call", sentence=sentence)
         return json_response(public(record))
-
-
-def task_totals(totals: Any) -> dict[str, Any]:
-    """A task's sums as a caller sees them."""
-    shown: dict[str, Any] = msgspec.to_builtins(totals)
-    for name in ("first_at", "last_at"):
-        shown[name] = rfc3339(shown.pop(f"{name}_ms"))
-    return shown
 
 
 def json_response(shown: Any, status: int = 200) -> web.Response:

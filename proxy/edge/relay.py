@@ -131,7 +131,7 @@ class Relay:
         # 2  Who asks, and for which task.
         caller = self._arrivals.caller(flight, known, headers, target, call)
         if target.segment == OWN_SEGMENT:
-            return await self._own(flight, target, caller)
+            return await self._own(flight, target, caller, text)
         upstream = flight.upstream
         if upstream is None:
             short_form = wire.short_form_dialect(target.whole, headers) or ""
@@ -443,9 +443,9 @@ class Relay:
 
     # -- the steps' own work --------------------------------------------------------------------------------------
 
-    async def _own(self, flight: Flight, target: Target, caller: Caller) -> web.StreamResponse:
+    async def _own(self, flight: Flight, target: Target, caller: Caller, body: bytes) -> web.StreamResponse:
         flight.caller_known = False  # a look at one's own figures is no call
-        page = await self._own_pages.answer(flight.request.method, target.rest, caller)
+        page = await self._own_pages.answer(flight.request.method, target.rest, caller, body)
         if isinstance(page, Refusal):
             raise Refused(page)
         return page

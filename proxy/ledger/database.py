@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from .alerts import AlertBook
 from .budgets import BudgetBook
+from .claims import ClaimBook
 from .engine import Database
 from .entry import Entry, Position
 from .exports import HourSums, hours
@@ -22,8 +23,8 @@ from .writer import Fence, Ingested, Writer
 
 class Ledger(Queries):
     """An opened ledger. Reads come from `Queries`. `keys` keeps what keys stand for, `raises` and `budgets` what is
-    known of budgets, `alerts` what is to be told, `outcomes` what tasks came to; `spending` reads what counters are
-    counted from; `id` tells ledgers apart.
+    known of budgets, `alerts` what is to be told, `outcomes` what tasks came to, `claims` which sessions were given
+    a task; `spending` reads what counters are counted from; `id` tells ledgers apart.
 
     Every method raises LedgerUnavailable where the database cannot be reached.
     """
@@ -36,6 +37,7 @@ class Ledger(Queries):
         self.budgets = BudgetBook(database)
         self.alerts = AlertBook(database)
         self.outcomes = OutcomeBook(database)
+        self.claims = ClaimBook(database, self._writer)
         self.spending = Spending(database)
         self.id = database.ledger_id
         self.name = database.name

@@ -53,8 +53,36 @@ _SELECT_PROVEN = f"SELECT {', '.join(ProvenTask.__struct_fields__)} FROM outcome
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
 
+SESSIONS_MAX = 50
+OUTCOMES_MAX = 500
+"""What a person can look through."""
+
 LEDGER_ID = "ledger_id"
 """As in tables.py, which would bring SQLAlchemy with it."""
+
+
+class SessionTotals(msgspec.Struct, frozen=True):
+    """What one session came to that named no task."""
+
+    session: str
+    first_at_ms: int
+    last_at_ms: int
+    calls: int
+    cost_nusd: int
+
+
+class TaskOutcome(msgspec.Struct, frozen=True):
+    """An outcome, as those who work on its task see it."""
+
+    task: str
+    rule: str
+    kind: str
+    source: str
+    state: str
+    reason: str
+    weight: int
+    landed_ms: int
+    due_ms: int | None
 
 
 class Line:
@@ -183,6 +211,38 @@ class Reader:
             (text(user), text(org)),
         )
         return [TaskTotals(**dict(zip(TaskTotals.__struct_fields__, row, strict=True))) for row in rows]
+
+    def sessions_of(self, user: str, org: str) -> list[SessionTotals]:
+        """A user's own sessions that named no task, the latest first, at most SESSIONS_MAX: what can be claimed."""
+        rows = self._pages.rows(
+            "SELECT session, MIN(at_ms), MAX(at_ms), COUNT(*), COALESCE(SUM(cost_nusd), 0) FROM calls"
+            " WHERE \"user\" = ? AND org = ? AND task = '' AND session <> ''"
+            f" GROUP BY session ORDER BY MAX(at_ms) DESC, session LIMIT {SESSIONS_MAX}",
+            (text(user), text(org)),
+        )
+        return [SessionTotals(name, first, last, count, int(cost)) for name, first, last, count, cost in rows]
+
+    def outcomes_of(self, org: str, tasks: Sequence[str]) -> list[TaskOutcome]:
+        """What tasks came to, the latest first, at most OUTCOMES_MAX."""
+        if not tasks:
+            return []
+        rows = self._pages.rows(
+            f"SELECT {', '.join(TaskOutcome.__struct_fields__)} FROM outcomes WHERE org = ? AND task IN"
+            f" ({', '.join('?' * len(tasks))}) ORDER BY landed_ms DESC, key LIMIT {OUTCOMES_MAX}",
+            (text(org), *map(text, tasks)),
+        )
+        return [TaskOutcome(*row) for row in rows]
+
+    def shared(self, user: str, org: str, tasks: Sequence[str]) -> set[str]:
+        """Those of the tasks on which somebody else works, too."""
+        if not tasks:
+            return set()
+        rows = self._pages.rows(
+            'SELECT DISTINCT task FROM tasks WHERE org = ? AND "user" <> ? AND task IN'
+            f" ({', '.join('?' * len(tasks))})",
+            (text(org), text(user), *map(text, tasks)),
+        )
+        return {str(task) for (task,) in rows}
 
     def close(self) -> None:
         self._keys.close()

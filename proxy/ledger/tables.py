@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
 
 metadata = MetaData()
@@ -38,10 +38,16 @@ calls = Table(
     Column("cost_source", Text, nullable=False),
     Column("twin_of", Text, nullable=False, server_default=""),  # the call that it repeats; empty: none
     Column("loop", BigInteger, nullable=False, server_default="0"),
+    Column("session", Text, nullable=False, server_default=""),
     # The whole record as JSON. Text, not JSONB: PostgreSQL's JSONB refuses a \u0000 that a caller may send.
     Column("record", Text, nullable=False),
     sqlite_autoincrement=True,  # a number is never given twice, also when the newest row is replaced
 )
+CLAIMABLE = (calls.c.task == "") & (calls.c.session != "")
+"""Calls of a session that named no task: what can be claimed for one."""
+# With what a list of them shows, so that it need not look at the rows.
+_OF_SESSIONS = (calls.c.user, calls.c.org, calls.c.session, calls.c.at_ms, calls.c.cost_nusd)
+Index("calls_session", *_OF_SESSIONS, sqlite_where=CLAIMABLE, postgresql_where=CLAIMABLE)
 Index("calls_at", calls.c.at_ms, calls.c.seq)
 Index("calls_user", calls.c.user, calls.c.seq)
 Index("calls_task", calls.c.task, calls.c.seq)
@@ -208,6 +214,8 @@ claims = Table(
     Column("user", Text, nullable=False, index=True),
     Column("session", Text, nullable=False),
     Column("task", Text, nullable=False),
+    Column("calls", BigInteger, nullable=False, server_default="0"),
+    Column("cost_nusd", BigInteger, nullable=False, server_default="0"),
     Column("at_ms", BigInteger, nullable=False),
 )
 

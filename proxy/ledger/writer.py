@@ -21,6 +21,9 @@ from .tables import calls, hourly, positions, tasks
 NAMES_MAX = 500
 """Values in one `IN (...)`: well under the least limit of variables that SQLite was ever built with (999)."""
 
+CLAIMED = "claimed"
+"""The `task_source` of a call whose task was told after it ran."""
+
 Fence = Callable[[], None]
 
 
@@ -123,8 +126,11 @@ class Writer:
                 added.append(record)
             elif supersedes(record, row.store_revision, row.result):
                 # A repriced row may already show this revision; what is shown only ever grows.
-                shown = msgspec.structs.replace(record, revision=max(record.revision, row.revision + 1))
-                replaced.append(Replacement(row.seq, decode(row.record), shown, record.revision))
+                before = decode(row.record)
+                shown = msgspec.structs.replace(
+                    record, revision=max(record.revision, row.revision + 1), **task_claimed(before)
+                )
+                replaced.append(Replacement(row.seq, before, shown, record.revision))
         self._apply(connection, added, replaced)
         applied: list[tuple[Record, Record | None]] = [(record, None) for record in added]
         applied += [(replacement.after, replacement.before) for replacement in replaced]
@@ -222,6 +228,11 @@ def supersedes(record: Record, revision: int, result: str) -> bool:
     return record.revision > revision
 
 
+def task_claimed(before: Record) -> dict[str, Any]:
+    """The task that a call was claimed for, which a later revision from the store knows nothing of."""
+    return {"task": before.task, "task_source": before.task_source} if before.task_source == CLAIMED else {}
+
+
 def find(connection: Connection, call_ids: Iterable[str]) -> dict[str, Any]:
     """The rows of those calls that the ledger knows, by call id."""
     found: dict[str, Any] = {}
@@ -261,6 +272,7 @@ def call_row(record: Record, store_revision: int) -> dict[str, Any]:
         "cost_source": record.cost_source,
         "twin_of": text(record.twin_of),
         "loop": amount(record.loop),
+        "session": text(record.session),
         "record": encode(record).decode(),
     }
 

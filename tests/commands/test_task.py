@@ -27,7 +27,15 @@ def test_it_prints_a_task_key_alone() -> None:
     parsed = parse(result.stdout.removesuffix("\n"))
     assert verify(parsed, [SECRET])
     assert parsed.task == "PAY-7"
-    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("form", [(), ("--shell",)])
+def test_it_tells_the_line_that_links_the_work_beside_the_key(form: tuple[str, ...]) -> None:
+    result = task_command("PAY-7", *form)
+    assert result.stderr.endswith("comes to: Task: PAY-7\n")
+    assert "Task:" not in result.stdout
+    as_json = task_command("PAY-7", "--json")
+    assert (json.loads(as_json.stdout)["trailer"], as_json.stderr) == ("Task: PAY-7", "")
 
 
 def test_limits_become_caveats() -> None:

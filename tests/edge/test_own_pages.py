@@ -13,7 +13,7 @@ from proxy.core.caller import Caller
 from proxy.core.record import Record, public
 from proxy.core.refusal import Refusal
 from proxy.edge import own_pages
-from proxy.edge.own_pages import OwnPages
+from proxy.edge.own_pages import OwnPages, json_response
 from proxy.ledger.errors import LedgerUnavailable
 
 ADA = Caller(org="acme", team="search", user="ada", key_id="k1", task="PAY-7", task_source="key")
@@ -21,7 +21,13 @@ RECORD = Record(call_id="1" * 32, at_ms=1_790_000_000_000, org="acme", user="ada
 
 
 def pages(find_call: Any = lambda call_id: None) -> OwnPages:
-    return OwnPages(find_call=find_call, tasks_of=lambda user, org: [])
+    async def mine(caller: Caller) -> dict[str, Any]:
+        return {"tasks": [], "sessions": [], "budgets": None}
+
+    async def claim(caller: Caller, body: bytes) -> web.Response:
+        return json_response({"claimed": f"{caller.user} {body.decode()}"})
+
+    return OwnPages(find_call=find_call, mine=mine, claim=claim)
 
 
 def shown(page: web.Response | Refusal) -> Any:
@@ -33,6 +39,11 @@ def shown(page: web.Response | Refusal) -> Any:
 async def test_me_tells_who_the_key_stands_for() -> None:
     me = shown(await pages().answer("GET", "/me", ADA))
     assert {"user": "ada", "team": "search", "org": "acme", "task": "PAY-7", "task_source": "key"}.items() <= me.items()
+
+
+async def test_a_claim_is_taken_with_its_body() -> None:
+    page = await pages().answer("POST", "/claims", ADA, b"it")
+    assert shown(page) == {"claimed": "ada it"}
 
 
 async def test_a_call_of_ones_own_is_shown_as_its_record() -> None:

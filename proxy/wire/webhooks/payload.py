@@ -82,10 +82,11 @@ def moment_ms(value: Any, otherwise_ms: int) -> int:
     found = _FORMS.match(value) if isinstance(value, str) else None
     if found is None:
         return otherwise_ms
-    day, clock, _, offset = found.groups()
+    day, clock, fraction, offset = found.groups()
     offset = "+00:00" if offset in (None, "Z", "UTC") else offset
     try:
-        return int(datetime.fromisoformat(f"{day}T{clock}{offset}").astimezone(UTC).timestamp() * 1000)
+        seconds = int(datetime.fromisoformat(f"{day}T{clock}{offset}").astimezone(UTC).timestamp())
+        return seconds * 1000 + int((fraction or ".")[1:4].ljust(3, "0"))
     except (ValueError, OverflowError):
         return otherwise_ms
 
