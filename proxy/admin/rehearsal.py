@@ -50,7 +50,8 @@ class Rehearsals:
         return json_answer(await self._threads.run(lambda: self._replayed(policy, since_ms)))
 
     def _replayed(self, policy: Policy, since_ms: int) -> dict[str, Any]:
-        rehearsal = Rehearsal(policy, since_ms)
+        proven = self._context.ledger.outcomes.proven(0, 0) if policy.unproven else ()
+        rehearsal = Rehearsal(policy, since_ms, proven)
         for data in self._context.ledger.spending.records(rehearsal.begins_ms, in_time=True):
             rehearsal.add(decode(data))
         return {

@@ -7,13 +7,14 @@ of estimates or of calls that were refused at the time, whose cost nobody knows.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
 from .budgets import Scope, Use
 from .policy import Policy
+from .proven import ProvenTask, proven_until_ms
 from .record import Record
 from .recorded import Seen, seen_in
 
@@ -47,10 +48,15 @@ class Total(msgspec.Struct):
 
 
 class Rehearsal:
-    """Replays records against `policy`. Those before `since_ms` only fill its counters."""
+    """Replays records against `policy`. Those before `since_ms` only fill its counters. `proven` are the outcomes that
+    lift its rules of `unproven`."""
 
-    def __init__(self, policy: Policy, since_ms: int) -> None:
+    def __init__(self, policy: Policy, since_ms: int, proven: Iterable[ProvenTask] = ()) -> None:
         self._policy = policy
+        self._landed: dict[tuple[str, str], list[int]] = {}
+        for task in proven:
+            if task.stands:
+                self._landed.setdefault((task.org, task.task), []).append(task.landed_ms)
         self._since_ms = since_ms
         self._spent: dict[tuple[str, int], int] = {}
         self._running: dict[str, list[float]] = {}
@@ -131,6 +137,8 @@ class Rehearsal:
 
     def _fits(self, scope: Scope, record: Record) -> bool:
         budget = scope.budget
+        if budget.unproven and self._is_proven(scope, record):
+            return True
         limit = budget.limit_for(scope.values)
         if budget.unit == "concurrent":
             running = self._running.setdefault(scope.counter, [])
@@ -138,6 +146,11 @@ class Rehearsal:
                 heapq.heappop(running)
             return len(running) + 1 <= limit
         return self._spent_of(scope, record) + amount_of(scope, record) <= limit
+
+    def _is_proven(self, scope: Scope, record: Record) -> bool:
+        """Whether an outcome of the task was there when the call was made, and in the window."""
+        landed = self._landed.get((scope.org, scope.values[0]), ())
+        return any(at_ms <= record.at_ms < proven_until_ms(scope.budget.every, at_ms) for at_ms in landed)
 
     def _spent_of(self, scope: Scope, record: Record) -> int:
         start_ms, end_ms, bucket_ms = scope.budget.every.window(record.at_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proxy.core.proven import ProvenTask
 from proxy.core.record import Record
 from proxy.core.rehearsal import Effect, Rehearsal
 from tests.support.ledger_calls import AT_MS, HOUR_MS, made, refused
@@ -83,3 +84,15 @@ def test_rolling_windows_forget_and_calls_at_once_are_counted_by_their_time() ->
     second = made(4, at_ms=calls[2].at_ms + 1000, estimate={"input": 1})
     rehearsal.add(second)
     assert {effect.rule: effect.calls for effect in rehearsal.effects()} == {"hourly": 1}
+
+
+def test_an_outcome_lifts_a_rule_of_unproven_from_when_it_landed() -> None:
+    rule = "unproven: [{name: nothing-shipped, limit: $0.0012, every: ever}]"
+    calls = [made(1), made(2), made(3, at_ms=AT_MS + 2 * HOUR_MS)]
+    landed = ProvenTask("k", "default", "PAY-7", "pending", AT_MS + HOUR_MS, AT_MS + HOUR_MS, 0)
+    for proven, refused_calls in (((), 2), ((landed,), 1)):
+        rehearsal = Rehearsal(policy_of(rule), AT_MS, proven)
+        for call in calls:
+            rehearsal.add(call)
+        (effect,) = rehearsal.effects()
+        assert (effect.rule, effect.calls) == ("nothing-shipped", refused_calls)

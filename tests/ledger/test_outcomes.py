@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, permutations
+from typing import Any
 
 import msgspec
 import pytest
 
-from proxy.core.outcomes import counts
-from proxy.ledger.database import Ledger
-from proxy.ledger.outcomes import DELIVERIES_KEPT_MS
+from proxy.core.globs import Globs
+from proxy.core.happenings import Landing, Told, told_by
+from proxy.core.outcomes import OutcomeMatch, OutcomeRule, counts
+from proxy.ledger.database import Ledger, open_ledger
+from proxy.ledger.outcomes import DELIVERIES_KEPT_MS, Delivery
 from proxy.ledger.reader import open_reader
+from proxy.wire.webhooks import read
 from tests.support.deliveries import (
     AT_MS,
     DAY,
     MINUTE,
     commit,
     deployed,
+    github,
     merged,
     pushed,
     reopened,
@@ -27,6 +34,11 @@ from tests.support.outcome_book import MERGED, Book
 SHIPPED = msgspec.structs.replace(MERGED, name="shipped", event="deployment_status.success")
 PUSHED = msgspec.structs.replace(MERGED, name="pushed", event="push")
 _orgs = count()
+
+
+def told_of(payload: Mapping[str, Any], rule: OutcomeRule = MERGED) -> Told:
+    body, headers = github(payload)
+    return told_by(rule, read(rule, headers, body, AT_MS), AT_MS)
 
 
 @pytest.fixture
@@ -313,3 +325,70 @@ def test_workers_and_the_bookkeeper_learn_of_proven_tasks_alike(book: Book, ledg
     (gone,) = reader.proven_tasks(changed_ms, 0)
     assert (gone.task, gone.state, gone.stands) == ("PAY-7", "undone", False)
     reader.close()
+
+
+def test_two_bookkeepers_of_one_ledger_take_each_delivery_once(book: Book, ledger_url: str) -> None:
+    """A webhook may come to the host that stands by, and to both where a load balancer tries again."""
+    other = open_ledger(ledger_url)
+    told = [
+        Delivery(rule=MERGED, identity=str(number), told=told_of(merged(number, cut_from=str(number))))
+        for number in range(40)
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        batches = [(ledger, told[start : start + 10]) for start in range(0, 40, 10) for ledger in (book.ledger, other)]
+        taken = list(threads.map(lambda batch: batch[0].outcomes.take(batch[1], book.now_ms)[0], batches))
+    assert sum(not each.repeated for batch in taken for each in batch) == 40
+    assert {outcome.deliveries for outcome in book.all()} == {1}
+    assert len(book.all()) == 40
+    other.close()
+
+
+# -- ways to game outcomes --------------------------------------------------------------------------------------------
+
+
+def test_self_approval_is_no_outcome_where_the_rule_asks_for_a_review(book: Book) -> None:
+    rule = msgspec.structs.replace(MERGED, match=OutcomeMatch(reviewed=True))
+    book.tell(merged(1, author="ada", merged_by="ada"), rule)
+    book.tell(merged(2, author="ada", merged_by=None), rule)
+    assert book.all() == []
+    book.tell(merged(3, author="ada", merged_by="bob"), rule)
+    assert book.one().reviewed is True
+
+
+def test_agents_that_merge_for_each_other_are_kept_out_by_name(book: Book) -> None:
+    match = OutcomeMatch((("merged_by", Globs(["ada", "bob"])),), (("author", Globs("*[bot]")),), True)
+    rule = msgspec.structs.replace(MERGED, match=match)
+    book.tell(merged(1, author="one[bot]", merged_by="two[bot]"), rule)
+    book.tell(merged(2, author="one[bot]", merged_by="ada"), rule)
+    book.tell(merged(3, author="two", merged_by="one[bot]"), rule)
+    assert book.all() == []
+    book.tell(merged(4, author="ada", merged_by="bob"), rule)
+    assert book.one().state == "pending"
+
+
+def test_merge_and_revert_and_merge_again_comes_to_one_outcome_at_most(book: Book) -> None:
+    book.now_ms = AT_MS + 10 * DAY
+    for turn in range(3):
+        at_ms = AT_MS + turn * DAY
+        book.tell(merged(7 + turn, at_ms=at_ms))
+        book.tell(pushed((f"revert {turn}", reverting(7 + turn)), at_ms=at_ms + 1))
+    book.wait(60)
+    assert (book.one().state, counts(book.one())) == ("undone", 0)
+
+
+def test_a_merge_of_somebody_elses_task_is_not_moved_by_a_later_word(book: Book) -> None:
+    book.tell(merged(7, title="PAY-7"))
+    book.tell(pushed(("merge 7", "Merge\n\nTask: MINE-1\n")))
+    assert book.one().task == "PAY-7"
+
+
+def test_what_a_person_declares_is_no_signed_outcome_whatever_it_is_called(book: Book) -> None:
+    landing = Landing(
+        task="PAY-7", kind="declared", repo="", base="", change="c", refs=(), told=(), reviewed=None, at_ms=AT_MS
+    )
+    rule = OutcomeRule(name="", origin="declared", accepted_after_ms=None)
+    told = Told(landings=(landing,))
+    book.ledger.outcomes.take([Delivery(rule=rule, identity="x", told=told, source="self_declared")], book.now_ms)
+    book.wait(365)
+    assert (book.one().source, book.one().state, counts(book.one())) == ("self_declared", "pending", 0)
+    assert [each.stands for each in book.ledger.outcomes.proven(0, 0)] == [False]
