@@ -327,6 +327,7 @@ async def test_an_idle_connection_that_the_provider_closed_is_not_used(upstreams
 
 async def test_a_second_answer_that_nobody_asked_for_spoils_the_connection(upstreams: Upstreams) -> None:
     connections = []
+    sent = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
@@ -336,10 +337,13 @@ async def test_a_second_answer_that_nobody_asked_for_spoils_the_connection(upstr
         await writer.drain()
         await asyncio.sleep(0.01)
         writer.write(PLAIN.replace(b"hi", b"no"))
+        await writer.drain()
+        sent.set()
         await asyncio.sleep(60)
 
     async with provider(script) as url:
         assert await whole(await send(upstreams, url)) == b"hi"
+        await sent.wait()
         await asyncio.sleep(0.05)
         assert await whole(await send(upstreams, url)) == b"hi"
     assert len(connections) == 2
