@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, update
 
 from ..core.happenings import Hint, Landing, Told, Undoing, task_ref
 from ..core.outcomes import DEPLOYED, Event, Outcome, OutcomeRule, Source, outcome_key, standing
@@ -31,6 +31,27 @@ DELIVERIES_KEPT_MS = 90 * 86_400_000
 """How long a delivery is known: far longer than any source tries again."""
 MARKS_KEPT_MS = 400 * 86_400_000
 """How long a name waits for what it takes back: longer than anything can be pending."""
+
+# Statements that each delivery needs are built once: building one costs more than running it.
+_KNOWN = (
+    select(outcomes.c.key, outcomes.c.task)
+    .join(outcome_marks, outcome_marks.c.outcome == outcomes.c.key)
+    .where(
+        outcome_marks.c.org == bindparam("of_org"),
+        outcome_marks.c.ref == bindparam("named"),
+        outcomes.c.rule == bindparam("of_rule"),
+    )
+    .order_by(outcome_marks.c.at_ms)
+)
+_TASK_OF = select(outcomes.c.task).where(outcomes.c.key == bindparam("of_key"))
+_ROW = select(outcomes).where(outcomes.c.key == bindparam("of_key"))
+_OWN_MARKS = select(outcome_marks.c.ref, outcome_marks.c.at_ms).where(outcome_marks.c.outcome == bindparam("of_key"))
+_BY_REF, _BY_UNDOES = (
+    select(outcome_marks).where(
+        outcome_marks.c.org == bindparam("of_org"), column.in_(bindparam("names", expanding=True))
+    )
+    for column in (outcome_marks.c.ref, outcome_marks.c.undoes)
+)
 
 Changes = Counter[tuple[str, str]]
 """How many outcomes came to a state, by rule and state: what metrics count."""
@@ -57,12 +78,14 @@ class OutcomeBook:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._note = database.insert(deliveries).on_conflict_do_nothing().returning(deliveries.c.delivery)
+        self._mark = database.insert(outcome_marks).on_conflict_do_nothing()
 
     def take(self, batch: Sequence[Delivery], now_ms: int) -> tuple[list[Taken], Changes]:
         """Writes deliveries in one transaction. One that is known already changes nothing."""
         changes: Changes = Counter()
         with self._database.writing() as connection:
-            taking = _Taking(connection, self._database.insert, now_ms, changes)
+            taking = _Taking(connection, self._note, self._mark, now_ms, changes)
             taken = [taking.take(delivery) for delivery in batch]
         return taken, changes
 
@@ -110,16 +133,16 @@ class OutcomeBook:
 class _Taking:
     """One transaction of deliveries."""
 
-    def __init__(self, connection: Connection, insert: Callable[[Any], Insert], now_ms: int, changes: Changes) -> None:
+    def __init__(self, connection: Connection, note: Any, mark: Insert, now_ms: int, changes: Changes) -> None:
         self._connection = connection
-        self._insert = insert
+        self._note = note
+        self._insert_mark = mark
         self._now_ms = now_ms
         self._changes = changes
 
     def take(self, delivery: Delivery) -> Taken:
         row = {"rule": delivery.rule.name, "delivery": delivery.identity, "at_ms": self._now_ms}
-        noted = self._insert(deliveries).values(row).on_conflict_do_nothing().returning(deliveries.c.delivery)
-        if self._connection.execute(noted).first() is None:
+        if self._connection.execute(self._note, row).first() is None:
             return Taken(repeated=True)
         keys = [self._land(delivery, landing) for landing in delivery.told.landings]
         for undoing in delivery.told.undoings:
@@ -132,35 +155,39 @@ class _Taking:
 
     def _land(self, delivery: Delivery, landing: Landing) -> str:
         rule = delivery.rule
-        known = self._known(rule, landing.refs[:1])
+        known = self._known(rule, landing.refs[0] if landing.refs else "")
         task = (known.task if known is not None else "") or landing.task or self._task_told(rule.org, landing.told)
         key = known.key if known is not None else _key(rule.per, rule.org, rule.name, task, landing)
-        earlier = self._connection.execute(select(outcomes.c.task).where(outcomes.c.key == key)).first()
+        earlier = self._connection.execute(_TASK_OF, {"of_key": key}).first()
+        # Named by its key too, for what takes back this outcome and no other.
+        names = (*landing.refs, *landing.told, key, *((task_ref(task),) if task else ()))
+        self._mark([_mark(rule.org, name, landing.at_ms, outcome=key) for name in names])
         if earlier is None:
-            self._connection.execute(outcomes.insert(), _row(delivery, landing, task, key, self._now_ms))
+            self._add(delivery, landing, task, key, names)
         else:
             again = update(outcomes).where(outcomes.c.key == key)
             self._connection.execute(again.values(deliveries=outcomes.c.deliveries + 1))
-        # Named by its key too, for what takes back this outcome and no other.
-        names = (*landing.refs, *landing.told, key, *((task_ref(task),) if task else ()))
-        self._mark(rule.org, [_mark(rule.org, name, landing.at_ms, outcome=key) for name in names])
-        if earlier is not None and not earlier.task and task:
-            key = self._tell(key, task)
+            if not earlier.task and task:
+                key = self._tell(key, task)
+            self._stand(rule.org, key)
         if landing.kind == DEPLOYED:
             self._roll_back(rule.org, key, landing)
-        self._stand(rule.org, key, new=earlier is None)
         return key
 
-    def _known(self, rule: OutcomeRule, refs: Sequence[str]) -> Any:
-        """The row of this rule that has one of these names already, or None: a change keeps the task that it had when
+    def _add(self, delivery: Delivery, landing: Landing, task: str, key: str, names: Iterable[str]) -> None:
+        """A row that is new: all that landed of it is this, and something may have taken it back before."""
+        row = _row(delivery, landing, task, key, self._now_ms)
+        events = self._events(delivery.rule.org, [(name, landing.at_ms) for name in names])
+        found = standing(events, delivery.rule.accepted_after_ms, self._now_ms)
+        assert found is not None
+        self._connection.execute(outcomes.insert(), row | msgspec.structs.asdict(found))
+        self._changes[delivery.rule.name, found.state] += 1
+
+    def _known(self, rule: OutcomeRule, ref: str) -> Any:
+        """The row of this rule that has this name already, or None: a change keeps the task that it had when
         it landed, whatever it is called afterwards."""
-        found = (
-            select(outcomes.c.key, outcomes.c.task)
-            .join(outcome_marks, outcome_marks.c.outcome == outcomes.c.key)
-            .where(outcome_marks.c.org == rule.org, outcome_marks.c.ref.in_(refs), outcomes.c.rule == rule.name)
-            .order_by(outcome_marks.c.at_ms)
-        )
-        return self._connection.execute(found).first() if refs else None
+        of = {"of_org": rule.org, "named": ref, "of_rule": rule.name}
+        return self._connection.execute(_KNOWN, of).first() if ref else None
 
     def _roll_back(self, org: str, key: str, landing: Landing) -> None:
         """A commit that is deployed again takes back what was deployed after it in the same place."""
@@ -180,7 +207,7 @@ class _Taking:
             outcomes.c.landed_ms < landing.at_ms,
         )
         for (later,) in self._connection.execute(between).all():
-            self._mark(org, [_mark(org, key, landing.at_ms, undoes=later, reason="rolled_back")])
+            self._mark([_mark(org, key, landing.at_ms, undoes=later, reason="rolled_back")])
             self._stand(org, later)
 
     # -- what tells a task -------------------------------------------------------------------------------------------
@@ -192,7 +219,7 @@ class _Taking:
         return str(self._connection.execute(hints.order_by(outcome_marks.c.at_ms)).scalar() or "") if names else ""
 
     def _hint(self, org: str, hint: Hint) -> None:
-        self._mark(org, [_mark(org, name, hint.at_ms, task=hint.task) for name in hint.refs])
+        self._mark([_mark(org, name, hint.at_ms, task=hint.task) for name in hint.refs])
         waiting = (
             select(outcomes.c.key)
             .join(outcome_marks, outcome_marks.c.outcome == outcomes.c.key)
@@ -200,12 +227,11 @@ class _Taking:
             .distinct()
         )
         for (key,) in self._connection.execute(waiting).all():
-            told = self._tell(key, hint.task)
-            self._mark(org, [_mark(org, task_ref(hint.task), hint.at_ms, outcome=told)])
+            self._stand(org, self._tell(key, hint.task))
 
     def _tell(self, key: str, task: str) -> str:
         """Gives a row its task, and with it the key that goes with it. Where that is a row already, they become one."""
-        row = self._connection.execute(select(outcomes).where(outcomes.c.key == key)).one()
+        row = self._connection.execute(_ROW, {"of_key": key}).one()
         told = _key(row.per, row.org, row.rule, task, row)
         there = self._connection.execute(select(outcomes.c.key).where(outcomes.c.key == told)).first()
         if there is None:
@@ -215,10 +241,11 @@ class _Taking:
             more = update(outcomes).where(outcomes.c.key == told)
             self._connection.execute(more.values(deliveries=outcomes.c.deliveries + row.deliveries))
             self._connection.execute(delete(outcomes).where(outcomes.c.key == key))
-        moved = update(outcome_marks).where(outcome_marks.c.outcome == key)
-        self._connection.execute(moved.values(outcome=told))
-        named = update(outcome_marks).where(outcome_marks.c.outcome == told, outcome_marks.c.ref == key)
-        self._connection.execute(named.values(ref=told))
+        for column in (outcome_marks.c.outcome, outcome_marks.c.ref, outcome_marks.c.undoes):
+            named = update(outcome_marks).where(outcome_marks.c.org == row.org, column == key)
+            self._connection.execute(named.values({column: told}))
+        # As of when it landed: being told the task of what is there lands nothing.
+        self._mark([_mark(row.org, task_ref(task), row.landed_ms, outcome=told)])
         return told
 
     # -- what is taken back ------------------------------------------------------------------------------------------
@@ -226,12 +253,11 @@ class _Taking:
     def _undo(self, org: str, undoing: Undoing) -> list[str]:
         names = undoing.refs or ("",)
         self._mark(
-            org,
             [
                 _mark(org, name, undoing.at_ms, undoes=undone, reason=undoing.reason)
                 for name in names
                 for undone in undoing.undoes
-            ],
+            ]
         )
         keys = self._concerned(org, undoing.undoes)
         for key in keys:
@@ -243,39 +269,41 @@ class _Taking:
         found: dict[str, None] = {}
         names = set(names)
         for _ in range(UNDOINGS_DEPTH_MAX):
-            marks = self._marks(org, outcome_marks.c.ref, names)
+            marks = self._marks(_BY_REF, org, names)
             found |= dict.fromkeys(mark.outcome for mark in marks if mark.outcome)
             names = {mark.undoes for mark in marks if mark.undoes} - names
             if not names:
                 break
         return list(found)
 
-    def _stand(self, org: str, key: str, *, new: bool = False) -> None:
+    def _stand(self, org: str, key: str) -> None:
         """Works the state of a row out anew, and writes it where it changed."""
-        row = self._connection.execute(select(outcomes).where(outcomes.c.key == key)).first()
+        row = self._connection.execute(_ROW, {"of_key": key}).first()
         if row is None:
             return
-        found = standing(self._events(org, key), row.accepted_after_ms, self._now_ms)
+        own = [(ref, at_ms) for ref, at_ms in self._connection.execute(_OWN_MARKS, {"of_key": key})]
+        found = standing(self._events(org, own), row.accepted_after_ms, self._now_ms)
         if found is None:
             return
         fields = msgspec.structs.asdict(found)
-        if new or any(getattr(row, name) != value for name, value in fields.items()):
+        if any(getattr(row, name) != value for name, value in fields.items()):
             self._connection.execute(
                 update(outcomes).where(outcomes.c.key == key).values(**fields, changed_ms=self._now_ms)
             )
-        if new or row.state != found.state:
+        if row.state != found.state:
             self._changes[row.rule, found.state] += 1
 
-    def _events(self, org: str, key: str) -> set[Event]:
-        own = self._connection.execute(select(outcome_marks).where(outcome_marks.c.outcome == key)).all()
-        events = {Event(mark.at_ms, "landed") for mark in own}
+    def _events(self, org: str, own: Iterable[tuple[str, int]]) -> set[Event]:
+        """The steps in the life of what landed under these names, each at its time."""
+        events: set[Event] = set()
         since: dict[str, int] = {}
-        for mark in own:
-            since[mark.ref] = min(mark.at_ms, since.get(mark.ref, mark.at_ms))
+        for ref, at_ms in own:
+            events.add(Event(at_ms, "landed"))
+            since[ref] = min(at_ms, since.get(ref, at_ms))
         landed = False
         for _ in range(UNDOINGS_DEPTH_MAX):
             later: dict[str, int] = {}
-            for mark in self._marks(org, outcome_marks.c.undoes, since):
+            for mark in self._marks(_BY_UNDOES, org, since):
                 # Nothing is reverted before it is there, whatever the clocks of two sources say. A task that was taken
                 # up again before this outcome landed is another story.
                 at_ms = mark.at_ms if mark.reason == "reopened" else max(mark.at_ms, since[mark.undoes])
@@ -287,17 +315,15 @@ class _Taking:
             since, landed = later, not landed
         return events
 
-    def _marks(self, org: str, column: Any, names: Iterable[str]) -> list[Row[Any]]:
-        found: list[Row[Any]] = []
+    def _marks(self, which: Any, org: str, names: Iterable[str]) -> list[Any]:
+        found: list[Any] = []
         for part in parts([name for name in names if name]):
-            found += self._connection.execute(
-                select(outcome_marks).where(outcome_marks.c.org == org, column.in_(part))
-            ).all()
+            found += self._connection.execute(which, {"of_org": org, "names": part}).all()
         return found
 
-    def _mark(self, org: str, marks: Sequence[dict[str, Any]]) -> None:
+    def _mark(self, marks: Sequence[dict[str, Any]]) -> None:
         if marks:
-            self._connection.execute(self._insert(outcome_marks).on_conflict_do_nothing(), list(marks))
+            self._connection.execute(self._insert_mark, list(marks))
 
 
 def _key(per: str, org: str, rule: str, task: str, change: Any) -> str:

@@ -195,6 +195,24 @@ def test_an_outcome_of_no_known_task_is_kept_and_takes_the_task_that_is_told_lat
     assert book.one().state == "undone", "it is still known by its commit"
 
 
+def test_a_task_that_is_told_after_a_revert_lands_nothing_again(book: Book) -> None:
+    book.now_ms = AT_MS + DAY
+    book.tell(merged(title="no ticket"))
+    book.tell(pushed(("revert", reverting(7)), at_ms=AT_MS + MINUTE))
+    book.tell(pushed(("merge 7", "Merge\n\nTask: PAY-7\n"), at_ms=AT_MS + 2 * MINUTE))
+    assert (book.one().task, book.one().state) == ("PAY-7", "undone")
+
+
+def test_two_changes_that_turn_out_to_be_one_become_one(book: Book) -> None:
+    book.tell(merged(7, title="no ticket"))
+    book.tell(merged(8, title="PAY-7"))
+    assert len(book.all()) == 2
+    book.tell(pushed(("merge 7", "Merge\n\nTask: PAY-7\n")))
+    assert (book.one().task, book.one().deliveries) == ("PAY-7", 2)
+    book.tell(pushed(("revert", reverting(8))))
+    assert book.one().state == "undone"
+
+
 def test_a_task_that_is_told_before_the_merge(book: Book) -> None:
     book.tell(pushed(("merge 7", "Merge\n\nTask: PAY-7\n")))
     book.tell(merged(title="no ticket"))
