@@ -28,6 +28,8 @@ WAITING_MAX = 10_000
 """Deliveries that wait for the ledger: ten seconds of the greatest burst. What is kept of one is small."""
 BATCH_MAX = 500
 """Deliveries of one transaction: enough to share its cost, and over in a moment."""
+BODY_S_MAX = 10.0
+"""How long a delivery may take to arrive: senders are servers, and a slow one must not hold memory."""
 WRITE_S = 9.0
 """GitHub gives up after ten seconds."""
 
@@ -125,14 +127,18 @@ class Intake:
 
 
 async def body_of(request: web.Request) -> bytes:
-    """The body, refused as soon as it is known to be too large. Raises Problem."""
+    """The body, refused as soon as it is known to be too large or too slow. Raises Problem."""
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise _too_large()
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_S_MAX):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > BODY_BYTES_MAX:
+                    raise _too_large()
+    except TimeoutError:
+        raise Problem(408, f"the body did not arrive within {BODY_S_MAX:g} s; send this delivery again") from None
     return bytes(body)
 
 

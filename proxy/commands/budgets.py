@@ -88,6 +88,8 @@ def budget_table(rows: list[dict[str, Any]]) -> str:
     lines = [list(HEADS)]
     for row in rows:
         amounts = [told_amount(row["unit"], numbers(row, name)) for name in ("limit", "spent", "held", "left")]
+        if row.get("proven"):
+            amounts[-1] = "proven"  # an outcome lifts the rule: nothing is left or used up
         resets = row["resets_at"]
         lines.append(
             [

@@ -191,8 +191,14 @@ def _may_resell(dialect: str, speaking: Sequence[Upstream]) -> bool:
     return dialect == "openai" and any(upstream.provider not in OWN_MODELS_ONLY for upstream in speaking)
 
 
-def check_tasks_are_bounded(budgets: Sequence[Written]) -> None:
-    """A caller who names a new task gets a new counter, unless something above the tasks counts, too."""
+def check_tasks_are_bounded(budgets: Sequence[Written], unproven: Sequence[Written] = ()) -> None:
+    """A caller who names a new task gets a new counter, unless something above the tasks counts, too. That goes for the
+    rules of `unproven` as well."""
+    for rule in unproven:
+        limit = rule.fields.get("limit")
+        as_budget = Written(rule.fields | {"limit": None if limit is None else ("nusd", limit)}, rule.node, rule.report)
+        if not any(_is_above(other, as_budget) for other in budgets):
+            rule.warn("a new task name is counted anew; add a budget `per: user`, `team` or `org` for the same calls")
     for written in budgets:
         if "task" in (written.fields.get("per") or ()) and not any(_is_above(other, written) for other in budgets):
             written.warn(

@@ -292,7 +292,7 @@ class _Loader:
             ours = (pattern for price in self._prices for pattern in price.match.get("model", ()))
             known_model = known_model_of(self._book, ours)
         check_other_models(self._budgets, upstreams, known_model)
-        check_tasks_are_bounded(self._budgets)
+        check_tasks_are_bounded(self._budgets, self._unproven)
         check_globs([*self._access, *self._budgets, *self._duplicates, *self._unproven], upstreams, known_model)
         for name, team in self._teams:
             check_team(name, team, self._outcomes)

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from proxy.admin import webhooks
 from proxy.admin.api import admin_app
 from proxy.admin.webhooks import BODY_BYTES_MAX
 from proxy.ledger.database import open_ledger
@@ -118,6 +119,19 @@ async def test_a_body_of_five_megabytes_is_refused_also_where_its_length_is_not_
 
     async with source.post("/webhooks/merged", data=pieces(), headers=headers) as answered:
         assert answered.status == 413
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(source: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "BODY_S_MAX", 0.02)
+    gone = asyncio.Event()
+
+    async def stuck() -> Any:
+        yield b"{"
+        await gone.wait()
+
+    async with source.post("/webhooks/merged", data=stuck(), headers=github(merged())[1]) as answer:
+        assert answer.status == 408
+    gone.set()
 
 
 @pytest.mark.parametrize(

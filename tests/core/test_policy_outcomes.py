@@ -138,6 +138,15 @@ def test_an_unproven_rule_is_a_budget_per_task() -> None:
     assert (shadow.mode, shadow.then) == ("shadow", "refuse")
 
 
+def test_an_unproven_rule_without_a_budget_above_its_tasks_is_warned_of() -> None:
+    rule = "unproven: [{name: u, match: {team: pay}, limit: $20, every: day}]\n"
+    (warned,) = loaded(rule).warnings
+    assert str(warned).startswith("b.yaml:1:12: unproven: a new task name is counted anew; add a budget `per: user`")
+    for above in ("match: {team: pay}, per: user", "per: team"):
+        assert loaded(rule + f"budgets: [{{name: b, {above}, limit: $100, every: day}}]").warnings == []
+    assert len(loaded(rule + "budgets: [{name: b, per: user, limit: $9, every: day, then: warn}]").warnings) == 1
+
+
 def test_the_secret_is_no_part_of_the_version() -> None:
     texts = [one(f"from: github, secret: {secret}, task: x") for secret in ("first-secret", "other-secret")]
     assert len({good(text).version for text in texts}) == 1
