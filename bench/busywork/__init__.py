@@ -8,6 +8,9 @@ honest.py    people and their agents at work
 jobs.py      honest machines: nightly jobs, batches, evaluations, polling
 gamed.py     what pretends to be work
 week.py      all of it, in the order of time, from one seed
+judge.py     what the rules of a policy make of each call
+table.py     what became of the week
+send.py      a copied task and a loop for a running proxy
 
 The week knows nothing of how repeats are found: it is written from how agents behave and how measures are gamed.
 """

@@ -230,8 +230,9 @@ def at_once(random: Random, company: Company, phrasing: Phrasing, person: Person
         for _ in range(8):
             call = session.call()
             yield call
-            yield msgspec.structs.replace(call, at_ms=call.at_ms + 3, truth="gamed")
-            yield msgspec.structs.replace(call, at_ms=call.at_ms + 7, truth="gamed")
+            for copy, delay_ms in (("second", 3), ("third", 7)):
+                follows = f"{call.follows} {copy}"
+                yield msgspec.structs.replace(call, at_ms=call.at_ms + delay_ms, truth="gamed", follows=follows)
             path = random.choice(list(place.files))
             use(session, "read_file", {"path": path}, place.files[path])
             session.think(1, 20)

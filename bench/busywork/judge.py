@@ -35,8 +35,8 @@ signalled  as a repeat or a loop in its record, though no rule spoke
 listed     as part of a task that repeats another one, in `callmeter twins`
 passed     without a word"""
 FATES: tuple[Fate, ...] = ("refused", "prevented", "answered", "warned", "signalled", "listed", "passed")
-Work = tuple[str, str]
-"""Task and user."""
+Work = tuple[str, str, str]
+"""Task, user, and the session where the agent tells it."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ class Judge:
         looked = self._twins.reserve(call_id, marks, user=made.user, task=made.task or "")
         finding = weigh(met, marks, looked.seen, caller=caller, now_ms=made.at_ms)
         spoke = [mark for mark, seen in zip(marks, looked.seen, strict=True) if exceeded(mark, seen)]
-        work = (made.task, made.user) if made.task else None
+        work = (made.task, made.user, made.session) if made.task else None
         if work is not None:
             self._work_of[call_id] = work
             twins_work = self._work_of.get(finding.twin_of or "")

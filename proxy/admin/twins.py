@@ -64,6 +64,7 @@ def task_fields(task: TwinTask) -> dict[str, Any]:
         "user": task.user,
         "first_at": rfc3339(task.first_at_ms),
         "last_at": rfc3339(task.last_at_ms),
+        "conversations": task.conversations,
         "calls": task.calls,
         "cost_nusd": task.cost_nusd,
         "repeats": task.repeat and msgspec.to_builtins(task.repeat),

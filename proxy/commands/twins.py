@@ -11,8 +11,8 @@ from ..core.money import format_usd
 from .admin_client import find_admin
 from .output import printable, table_line
 
-HEADS = ("TASK", "USER", "BEGUN (UTC)", "REPEATS", "CALLS", "COST")
-NUMBERS = 2
+HEADS = ("TASK", "USER", "BEGUN (UTC)", "REPEATS", "TIMES", "CALLS", "COST")
+NUMBERS = 3
 ALIKE = "similar"
 """The kind of rule that sees likeness and no more."""
 
@@ -51,7 +51,8 @@ def task_line(task: dict[str, Any]) -> list[str]:
     other = f"{like}{repeated['task']} of {repeated['user']}" if repeated else "-"
     begun = task["first_at"][5:16].replace("T", " ")
     cost = format_usd(task["cost_nusd"])
-    return [printable(task["task"]), printable(task["user"]), begun, printable(other), f"{task['calls']:,}", cost]
+    counts = [f"{task['conversations']:,}", f"{task['calls']:,}"]
+    return [printable(task["task"]), printable(task["user"]), begun, printable(other), *counts, cost]
 
 
 def told(group: dict[str, Any]) -> str:
@@ -60,4 +61,5 @@ def told(group: dict[str, Any]) -> str:
     alike = any(task["repeats"] and task["repeats"]["kind"] == ALIKE for task in tasks)
     what = "The same work, or much alike," if alike else "The same work"
     cost, one = format_usd(group["cost_nusd"]), format_usd(group["one_cost_nusd"])
-    return f"{what} {len(tasks)} times, by {who}: {cost} in all; done once, it would have cost {one}."
+    times = sum(task["conversations"] for task in tasks)
+    return f"{what} {times:,} times, by {who}: {cost} in all; done once, it would have cost {one}."

@@ -27,7 +27,7 @@ STEP_BYTES = 8
 SKETCH_BYTES = 8
 SKETCH_WORDS_MAX = 256
 SKETCH_NAMES_MIN = 2
-"""A file and a function in it. One alone is what many tasks of a day are about."""
+"""One name alone, unless it is a path, may be chance: `and/or`, `v2`."""
 SKETCH_NAMES_MAX = 32
 
 CANONICAL_BYTES_MAX = 1024 * 1024
@@ -58,6 +58,7 @@ _SETS_UP = re.compile(r"\s*(?:This is the (?:Gemini CLI|Qwen Code)|# AGENTS\.md 
 
 _NAME = re.compile(rb"[^._/:#-][_/.:][^._/:#-]|[a-z][0-9]|[0-9][a-z]")
 """`loan/rates.py`, `settle_all`, `v2`: in no language a word."""
+_PATH = re.compile(rb"/[^/]*[/.][^/]")
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 Digest = bytes
@@ -149,7 +150,7 @@ class Fingerprinter:
         if len(words) < OPENING_WORDS_MIN:
             return b""
         names = sorted(word for word in words if _NAME.search(word) and not is_ticket(word))[:SKETCH_NAMES_MAX]
-        if len(names) >= SKETCH_NAMES_MIN:
+        if len(names) >= SKETCH_NAMES_MIN or any(_PATH.search(name) for name in names):
             return self._sketch_of_names(names)
         return self._sketch_of_words(words)
 

@@ -42,8 +42,8 @@ def test_a_group_is_a_table_and_a_sentence(admin: Admin) -> None:
     copied(admin)
     lines = twins_command("--since", "30d").stdout.splitlines()
     assert [line.split() for line in lines[:2]] == [
-        ["TASK", "USER", "BEGUN", "(UTC)", "REPEATS", "CALLS", "COST"],
-        ["PAY-7", "ada", *lines[1].split()[2:4], "-", "1", "$0.0012"],
+        ["TASK", "USER", "BEGUN", "(UTC)", "REPEATS", "TIMES", "CALLS", "COST"],
+        ["PAY-7", "ada", *lines[1].split()[2:4], "-", "1", "1", "$0.0012"],
     ]
     assert "PAY-7 of ada" in lines[3]
     assert "\x1b" not in lines[2]

@@ -211,6 +211,16 @@ def test_a_task_told_in_other_words_is_known_by_the_files_and_functions_that_it_
     assert likeness(task, another) < 0.8
 
 
+def test_a_path_alone_names_a_task_and_another_name_alone_does_not() -> None:
+    told_once = "Put a flag around the new login in loan/rates.py, off by default, and read it at the start."
+    told_again = "We want to be able to switch off what is new when people log in. Please look at loan/rates.py first."
+    assert likeness(sketch(told_once), sketch(told_again)) == 1
+    assert (
+        likeness(sketch(told_once.replace("loan/rates.py", "v2")), sketch(told_again.replace("loan/rates.py", "v2")))
+        < 0.8
+    )
+
+
 def test_a_saved_prompt_is_another_one_with_another_ticket() -> None:
     saved = "Read the ticket, restate what is asked in two sentences, make the smallest change, test it. Ticket: "
     assert likeness(sketch(f"{saved} PAY-4711"), sketch(f"{saved} PAY-4711.")) == 1

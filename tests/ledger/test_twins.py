@@ -57,6 +57,22 @@ def test_the_same_task_of_two_people_is_two_pieces_of_work(ledger: Ledger) -> No
     assert names(groups_of(ledger)) == [[("PAY-7", "ada"), ("PAY-7", "bob")]]
 
 
+def test_conversations_of_one_task_are_told_apart_where_sessions_are_told(ledger: Ledger) -> None:
+    ledger.ingest(
+        entries(
+            made(1, session="one"),
+            made(2, session="one", cost_nusd=800_000),
+            made(3, session="two", twin_of="call000001"),
+            made(4, session="three", twin_of="call000001"),
+            made(5, session="four", task="PAY-8", twin_of="call000001"),
+            made(6, session="three", twin_of="call000004"),
+        )
+    )
+    [group] = groups_of(ledger)
+    assert [(task.task, task.conversations, task.calls) for task in group.tasks] == [("PAY-7", 3, 5), ("PAY-8", 1, 1)]
+    assert (group.cost_nusd, group.one_cost_nusd) == (6_800_000, 2_000_000)
+
+
 def test_a_call_that_repeats_its_own_task_makes_no_group(ledger: Ledger) -> None:
     ledger.ingest(entries(made(1), made(2, repeats=1, twin_of="call000001"), made(3, repeats=2, twin_of="call000001")))
     assert groups_of(ledger) == []
