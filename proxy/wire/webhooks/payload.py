@@ -33,8 +33,10 @@ class PayloadInvalid(ValueError):
 
 
 def payload_of(body: bytes, content_type: str = "") -> dict[str, Any]:
-    """The JSON object in a body; GitHub may send it as the field `payload` of a form. Raises PayloadInvalid."""
-    if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+    """The JSON object in a body, whatever it is said to be; GitHub may send it as the field `payload` of a form. Raises
+    PayloadInvalid."""
+    is_form = content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+    if is_form and not body.lstrip().startswith(b"{"):
         try:
             body = parse_qs(body.decode(), max_num_fields=8).get("payload", [""])[0].encode()
         except ValueError:

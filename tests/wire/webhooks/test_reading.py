@@ -81,6 +81,8 @@ def test_github_may_send_a_form() -> None:
     body = urlencode({"payload": json.dumps(merged())}).encode()
     found = read(rule(), headers | {"content-type": "application/x-www-form-urlencoded"}, body, AT_MS)
     assert found == seen(merged())
+    plain, _ = github(merged())
+    assert read(rule(), headers | {"content-type": "application/x-www-form-urlencoded"}, plain, AT_MS) == found
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b"[" * 100_000])
