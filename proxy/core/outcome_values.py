@@ -81,7 +81,7 @@ class SigningSecret:
             report.fault(node, f"{listed(unset)} is not set: without the secret anybody could tell of outcomes")
         elif node.is_null or not text:
             report.fault(node, "has no value; make one with `openssl rand -hex 32`, and give it to the source too")
-        elif len(text) < SECRET_CHARACTERS_MIN:
+        elif min(len(part.strip()) for part in text.split(",")) < SECRET_CHARACTERS_MIN:
             report.fault(node, f"is shorter than {SECRET_CHARACTERS_MIN} characters, and so could be guessed")
         else:
             return text

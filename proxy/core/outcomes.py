@@ -92,6 +92,13 @@ class OutcomeRule(msgspec.Struct, frozen=True, kw_only=True):
         return f"OutcomeRule({self.name}, from={self.origin}, event={self.event})"
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What a delivery may be signed with: the secret, or any of several with commas between them, while one takes
+        the place of another."""
+        parts = tuple(part.strip() for part in self.secret.split(",") if part.strip())
+        return parts if len(parts) > 1 else (self.secret,)
+
+    @property
     def kind(self) -> str:
         """The kind of outcome that it makes."""
         return KINDS.get((self.origin, self.event), DECLARED if self.origin == "declared" else self.event)

@@ -38,11 +38,12 @@ def check_outcome(written: Written) -> None:
         written.fault("is only for `from: standard`; the other sources say so in their own words", "undone_by")
     if "task" not in fields and origin in ("github", "gitlab"):
         written.warn("has no `task`: only a line `Task: NAME` in a commit message or description names one")
-    if (fields.get("secret") or "").startswith(STANDARD_SECRET):
-        try:
-            standard_secret(fields["secret"])
-        except ValueError:
-            written.fault(f"begins with `{STANDARD_SECRET}`, and what follows is not base64", "secret")
+    for secret in (fields.get("secret") or "").split(","):
+        if secret.strip().startswith(STANDARD_SECRET):
+            try:
+                standard_secret(secret.strip())
+            except ValueError:
+                written.fault(f"begins with `{STANDARD_SECRET}`, and what follows is not base64", "secret")
 
 
 def _check_event(written: Written, origin: str) -> None:

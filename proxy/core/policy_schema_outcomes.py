@@ -39,7 +39,10 @@ def outcome_keys(name: Text) -> Keys:
                 required=True,
             ),
             "secret": Key(
-                SigningSecret(), "what the source signs with; required, but for `declared`", otherwise="required"
+                SigningSecret(),
+                "what the source signs with; two with a comma between them while one takes the place of the other. "
+                "Not for `declared`",
+                otherwise="required",
             ),
             "event": Key(
                 Text(told="event", what="an event"),

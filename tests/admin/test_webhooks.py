@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,31 @@ async def test_while_the_ledger_is_away_a_delivery_is_to_be_sent_again(
         async with source.post("/webhooks/merged", data=github(merged())[0], headers=github(merged())[1]) as answer:
             assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert (await post(source, github(merged())))[1]["taken"] is True
+
+
+async def test_more_than_can_wait_is_to_be_sent_again_and_a_ledger_that_hangs_is_not_waited_for(
+    source: Client, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, take = threading.Event(), admin.ledger.outcomes.take
+
+    def hangs(*told: Any) -> Any:
+        go.wait(10)
+        return take(*told)
+
+    monkeypatch.setattr(webhooks, "WAITING_MAX", 2)
+    monkeypatch.setattr(webhooks, "WRITE_S", 0.3)
+    with monkeypatch.context() as patched:
+        patched.setattr(admin.ledger.outcomes, "take", hangs)
+        sending = [
+            post(source, github(merged(number, cut_from=str(number)), delivery=str(number))) for number in range(6)
+        ]
+        answers = await asyncio.gather(*sending)
+    go.set()
+    assert {status for status, _ in answers} == {503}
+    said = {answer["detail"].partition(";")[0] for _, answer in answers}
+    assert said == {"2 deliveries wait for the ledger already", "the ledger does not answer in time"}
+    taken = await asyncio.gather(*(post(source, github(merged(0, cut_from="0"), delivery="0")) for _ in range(2)))
+    assert {status for status, _ in taken} == {200}, "it is there once, whether the first attempt was written or not"
 
 
 async def test_a_task_shows_what_it_came_to_also_where_no_call_has_it(source: Client, admin: Admin) -> None:

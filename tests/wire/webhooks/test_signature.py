@@ -122,3 +122,13 @@ def test_a_delivery_without_an_id_is_known_by_its_body() -> None:
 
 def test_the_key_of_the_tests_is_that_of_the_secret() -> None:
     assert base64.b64decode(STANDARD_SECRET.removeprefix("whsec_")) == STANDARD_KEY
+
+
+def test_while_a_secret_is_changed_both_hold() -> None:
+    both, delivery = f"another-secret, {SECRET}", github(merged())
+    assert check(rule("github", both), delivery[1], delivery[0], 0)
+    assert check(rule("gitlab", both), {"x-gitlab-token": SECRET, "idempotency-key": "i"}, b"{}", 0) == "i"
+    body, headers = standard("x", {})
+    assert check(rule("standard", f"whsec_AAAA,{STANDARD_SECRET}"), headers, body, AT_MS)
+    with pytest.raises(SignatureInvalid):
+        check(rule("github", both), github(merged(), secret=both)[1], delivery[0], 0)
