@@ -190,6 +190,7 @@ def passed_on(headers: Fields, record: Record, limits: list[tuple[str, str]]) ->
         fields = [pair for pair in fields if pair[0].decode("latin-1").lower() not in named]
     if not dated:
         fields.append((b"date", rfc822_formatted_time().encode()))
+    fields.append((b"x-callmeter-call", record.call_id.encode()))
     add_own(fields, record, limits)
     return fields
 
@@ -208,8 +209,7 @@ def _kind_of(name: bytes) -> Literal["passed", "date", "limit", "connection", "d
 
 
 def add_own(fields: Fields, record: Record, limits: list[tuple[str, str]]) -> None:
-    """The headers that every answer to a known caller carries."""
-    fields.append((b"x-callmeter-call", record.call_id.encode()))
+    """What was decided about a call, as every answer to a known caller tells it. A refusal names its call itself."""
     if record.degraded:
         fields.append((b"x-callmeter-degraded", b"store"))
     for warning in record.warnings:

@@ -65,6 +65,8 @@ REPLAYED = {
 }
 """Dialect ("": none) -> providers whose recorded answers can be played back by an upstream `replay-<provider>`."""
 
+MAY_REPEAT = {"set-cookie", "x-callmeter-warning", "vary", "link"}
+
 _numbers = itertools.count(1)
 _Result = TypeVar("_Result")
 
@@ -301,7 +303,15 @@ def read_answer(connection: socket.socket) -> Answer:
     """The next answer on a connection."""
     answer = http.client.HTTPResponse(connection)
     answer.begin()
-    return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    return Answer(answer.status, headers_of(answer), answer.read())
+
+
+def headers_of(answer: http.client.HTTPResponse) -> dict[str, str]:
+    """By their names in lower case. None comes twice that a client would join into a value that nobody sent."""
+    told = [(name.lower(), value) for name, value in answer.getheaders()]
+    repeated = {name for name, _ in told if sum(name == other for other, _ in told) > 1}
+    assert repeated <= MAY_REPEAT, f"headers come twice: {told}"
+    return dict(told)
 
 
 def request(base: str, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
@@ -310,8 +320,7 @@ def request(base: str, method: str, path: str, body: bytes | None, headers: Mapp
     try:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, told, answer.read())
+        return Answer(answer.status, headers_of(answer), answer.read())
     finally:
         connection.close()
 
