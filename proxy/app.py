@@ -14,6 +14,7 @@ from .desk import PolicyDesk
 from .edge.arrival import Arrivals
 from .edge.claiming import Claims
 from .edge.closing import Closing
+from .edge.comparing import Comparer
 from .edge.holding import Holder
 from .edge.keyring import KeyRing
 from .edge.mine import Mine
@@ -72,6 +73,7 @@ class Worker:
             prices=lambda: self.desk.prices,
             raises=lambda: self.raises.current,
             learned=Learned(),
+            comparer=Comparer(settings.secrets[0]),
         )
         mine = Mine(
             ledger=self.ledger,

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from .twins import Looked
 
 Unit = Literal["nusd", "tokens", "calls", "concurrent"]
 
@@ -60,6 +63,7 @@ class Reserved(msgspec.Struct):
                its hold already, or was settled: nothing was taken a second time
     blocked    positions of the enforced takes of candidate 0 that did not fit
     now_ms     by the clock of the store
+    looked     what the store made of the call's marks (`twins.py`); None where it has left none
     """
 
     admitted: bool
@@ -67,6 +71,7 @@ class Reserved(msgspec.Struct):
     states: list[State]
     blocked: list[int]
     now_ms: int
+    looked: Looked | None = None
 
 
 class NoRoom(msgspec.Struct, frozen=True):

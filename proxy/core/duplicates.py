@@ -24,6 +24,7 @@ from .windows import Every
 
 Kind = Literal["exact", "normalized", "loop", "similar", "task"]
 Then = Literal["warn", "refuse", "replay", "join"]
+Lends = Literal["", "replay", "join", "lead"]
 
 LENDS_ONLY = ("exact",)
 """The kinds whose twins may be answered from one another: any other would answer something that was not asked."""
@@ -137,7 +138,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     attempt       which retry of its SDK the call says it is; 0: the first attempt
     rounds        of `loop`: equal rounds at the end of the conversation itself
     refuses       a call beyond the limit is refused
-    lends         a call beyond the limit is answered from its twin: "", replay, join
+    lends         how a call beyond the limit is answered from its twin: "" not at all, `replay`, `join`; `lead`: it
+                  goes upstream all the same, and lends its own answer
     answer        name of the stored answer; "" where none is asked for
     """
 
@@ -153,7 +155,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     rounds: int = 0
     refuses: bool = False
-    lends: Literal["", "replay", "join"] = ""
+    lends: Lends = ""
     answer: str = ""
 
 
@@ -177,18 +179,21 @@ def marks_for(
     call: Call,
     upstream: Upstream,
     now_ms: int,
+    prints: Prints,
     token: bytes = NO_TOKEN,
     attempt: int = 0,
     form: str = "",
-) -> tuple[list[Mark], list[DuplicateScope], Prints]:
-    """What a call leaves under each rule that has something to compare in it, the rules themselves place by place, and
-    the fingerprints. `now_ms` by the clock of the store; `token` and `attempt` as `retry_of` tells them; `form`: how
-    the answer is sent (plain, as events), since only an answer of the same form can be given again."""
+    lend: bool = True,
+) -> tuple[list[Mark], list[DuplicateScope]]:
+    """What a call leaves under each rule that has something to compare in it, the rules themselves place by place.
+
+    The fingerprints are put into `prints`, and taken from there where they are known. `now_ms` by the clock of the
+    store; `token` and `attempt` as `retry_of` tells them; `form`: how the answer is sent (plain, as events), since only
+    an answer of the same form can be given again. Not `lend`: the call goes upstream, whatever its twins have."""
     marks: list[Mark] = []
     met: list[DuplicateScope] = []
-    prints = Prints()
     if is_probe(conversation):
-        return marks, met, prints
+        return marks, met
     for scope in scopes:
         rule = scope.rule
         if rule.samples and (conversation.temperature or 0) > 0:
@@ -226,11 +231,17 @@ def marks_for(
                 attempt=attempt,
                 rounds=prints.rounds if rule.kind == "loop" else 0,
                 refuses=rule.enforced and rule.then == "refuse",
-                lends="" if not lends else "replay" if rule.then == "replay" else "join",
+                lends=_lends(rule, lend) if lends else "",
                 answer=_answer_name(found, rule, caller, form) if lends else "",
             )
         )
-    return marks, met, prints
+    return marks, met
+
+
+def _lends(rule: DuplicateRule, lend: bool) -> Lends:
+    if not lend:
+        return "lead"
+    return "replay" if rule.then == "replay" else "join"
 
 
 def _print(

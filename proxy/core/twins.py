@@ -4,7 +4,7 @@
 steps. A simulation can run on it without a server:
 
     twins = Twins()
-    marks, scopes, prints = duplicates.marks_for(...)
+    marks, scopes = duplicates.marks_for(...)
     looked = twins.reserve(call_id, marks)         # call_id: 32 hexadecimal digits that begin with the time (UUIDv7)
     finding = duplicate_refusals.weigh(scopes, marks, looked.seen, caller=caller, now_ms=now_ms)
     ...
@@ -16,6 +16,7 @@ What is remembered of a call is its id, which tells its time, the user and task 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import dropwhile
 
 import msgspec
 
@@ -65,13 +66,14 @@ class Seen(msgspec.Struct, frozen=True):
 
 class Looked(msgspec.Struct, frozen=True):
     """What became of a call: admitted, refused by the marks at `blocked`, or answered from its twin's stored answer
-    (`replays`: the id of that call), or to wait for its running twin (`joins`: the id of that one)."""
+    (`replays`: the id of that call, `answer`: as it was kept), or to wait for its running twin (`joins`: its id)."""
 
     admitted: bool
     seen: list[Seen]
     blocked: list[int] = []
     replays: str = ""
     joins: str = ""
+    answer: bytes = b""
 
 
 def exceeded(mark: Mark, seen: Seen) -> bool:
@@ -130,7 +132,7 @@ class Twins:
         """
         seen = [self.look(mark) for mark in marks]
         for mark, found in zip(marks, seen, strict=True):
-            if not mark.lends or not exceeded(mark, found):
+            if mark.lends not in ("replay", "join") or not exceeded(mark, found):
                 continue
             since_ms = mark.since_ms if mark.lends == "replay" else waiting_since_ms
             answer = self.answers.get(mark.answer)
@@ -173,9 +175,9 @@ class Twins:
         steps = [step for _, step in row]
         if not (mark.attempt and steps and steps[-1] == mark.fingerprint):
             steps.append(mark.fingerprint)
-        count = rounds_at_end(steps) - 1
+        count = max(rounds_at_end(steps), mark.rounds) - 1
         before = [call_id for call_id, step in row if step == mark.fingerprint]
-        return Seen(max(count, mark.rounds - 1), before[0] if count and before else "")
+        return Seen(count, before[0] if count and before else "")
 
     def _row(self, mark: Mark) -> list[tuple[str, bytes]]:
         return [each for each in self.rows.get(mark.counter, ()) if made_at_ms(each[0]) >= mark.since_ms]
@@ -186,7 +188,7 @@ class Twins:
             found = self.places.get((mark.counter, place), {}).get(mark.fingerprint)
             if found is None:
                 continue
-            items = [item for item in found.items if made_at_ms(item.call_id) >= mark.since_ms]
+            items = list(dropwhile(lambda item: made_at_ms(item.call_id) < mark.since_ms, found.items))
             if not items:
                 return None
             first = items[0] is found.items[0]
@@ -226,6 +228,12 @@ class Twins:
         self.places.setdefault((mark.counter, mark.places[0]), {})[mark.fingerprint] = remembered
 
     # -- after it -----------------------------------------------------------------------------------------------------
+
+    def forget(self, call_id: str) -> None:
+        """The caller of a running call is gone: nobody waits for it, and a repeat of it is no duplicate."""
+        if call_id in self.running:
+            self.settle(call_id, kept=False)
+            self.running[call_id] = []
 
     def settle(self, call_id: str, *, kept: bool, answered_ms: int = 0) -> None:
         """Ends a call. Not `kept`: it failed, was lost, or its caller is gone: a repeat of it is no duplicate.

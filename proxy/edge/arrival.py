@@ -70,7 +70,7 @@ class Arrivals:
         call = Call(dialect=flight.dialect, method=request.method)
         if not flight.wrong:
             try:
-                call = wire.read_call(
+                call, flight.fields = wire.read_request(
                     method=request.method,
                     path=path,
                     query=target.query,

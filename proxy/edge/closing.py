@@ -94,6 +94,10 @@ class Closing:
         cut = flight.exchange is not None and not flight.exchange.at_end
         await self.settle(flight, self.complete(flight, result=result, cut=cut))
 
+    async def forget(self, record: Record) -> None:
+        """The caller of a running call is gone: a repeat of it is no duplicate."""
+        await self._store.forget(record.call_id, record.org)
+
     async def refused(self, record: Record) -> None:
         """Records a refusal, or counts it into the one before it that was the same."""
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -51,6 +52,8 @@ class Flight(msgspec.Struct, kw_only=True):
     started_s: float
     dialect: str = ""
     call: Call = msgspec.field(default_factory=Call)
+    fields: Mapping[str, Any] | bytes = b""
+    """Those of its body, undecoded; the body itself where it is no JSON object."""
     upstream: Upstream | None = None
     wrong: list[Refusal] = []
     caller_known: bool = False

@@ -3,7 +3,8 @@ trip, and finds another way where the first does not fit: a lower limit on the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -17,13 +18,14 @@ from ..core.limits_headers import limit_headers
 from ..core.policy import Policy, Upstream
 from ..core.prices import Prices
 from ..core.record import Record
-from ..core.refusal import Refusal, header_text
+from ..core.refusal import Refusal, first_by_precedence, header_text
 from ..core.settlement import put_cost
 from ..core.takes import asks_for_bound, other_model, takes_for
 from ..core.trim import trimmed_output
 from ..core.usage import Usage
 from ..store.calls import CallStore, StoreUnavailable, WindowMoved
 from ..wire import takes_other_model, takes_output_limit
+from .comparing import Compared, Comparer, found, put_finding
 from .outage import Allowed, Outage, outage_rules
 from .sentences import store_away
 
@@ -65,6 +67,8 @@ class Plan(msgspec.Struct, kw_only=True):
     unheld_tokens: int = 0
     cutting: dict[str, Scope] = {}
     allowed: Allowed = msgspec.field(default_factory=Allowed)
+    compared: Compared | None = None
+    """The call as duplicate rules see it; None where none is about it."""
 
     @property
     def way(self) -> Way:
@@ -86,21 +90,34 @@ class Holder:
         prices: Callable[[], Prices],
         raises: Callable[[], Raises],
         learned: Learned,
+        comparer: Comparer,
     ) -> None:
         self._store = store
         self._prices = prices
         self._raises = raises
         self._learned = learned
+        self._comparer = comparer
         self._outage = Outage()
 
-    def plan(self, policy: Policy, caller: Caller, call: Call, upstream: Upstream, at_ms: int) -> Plan:
-        """4  What the call will cost, and of which budgets that is taken."""
+    def plan(
+        self,
+        policy: Policy,
+        caller: Caller,
+        call: Call,
+        upstream: Upstream,
+        at_ms: int,
+        *,
+        headers: dict[str, str],
+        fields: Mapping[str, Any] | bytes,
+    ) -> Plan:
+        """4  What the call will cost, of which budgets that is taken, and what duplicate rules compare in it."""
         way = self._way(policy, caller, call, upstream, at_ms)
         plan = Plan(caller=caller, upstream=upstream, ways=[way])
         model = other_model(way.scopes, call.dialect)
         if model is not None and model != call.model and takes_other_model(call):
             other = msgspec.structs.replace(call, model=model)
             plan.ways.append(self._way(policy, caller, other, upstream, at_ms))
+        plan.compared = self._comparer.compare(policy, caller, call, upstream, headers=headers, fields=fields)
         return plan
 
     def _way(self, policy: Policy, caller: Caller, call: Call, upstream: Upstream, at_ms: int) -> Way:
@@ -125,7 +142,7 @@ class Holder:
             reserved = await self._take(record, plan)
         except StoreUnavailable as away:
             return await self._without_store(record, plan, policy, str(away))
-        if not reserved.admitted and (tokens := self._trimmed(record, plan, policy, reserved)) is not None:
+        if reserved.blocked and (tokens := self._trimmed(record, plan, policy, reserved)) is not None:
             lower = msgspec.structs.replace(plan.ways[0].call, max_output_tokens=tokens)
             plan.ways = [self._way(policy, plan.caller, lower, plan.upstream, record.at_ms)]
             plan.output_limit = tokens
@@ -135,12 +152,25 @@ class Holder:
             except StoreUnavailable as away:
                 return await self._without_store(record, plan, policy, str(away))
         first = plan.ways[0]
+        no = self._weigh(record, plan, reserved)
         if not reserved.admitted:
-            plan.headers = limit_headers(first.takes, reserved.states, now_ms=reserved.now_ms, admitted=False)
-            return refusal_for(first.scopes, first.takes, reserved, run_s=first.estimate.run_s)
+            if reserved.states:
+                plan.headers = limit_headers(first.takes, reserved.states, now_ms=reserved.now_ms, admitted=False)
+            if no is None or reserved.blocked:
+                budget = refusal_for(first.scopes, first.takes, reserved, run_s=first.estimate.run_s)
+                no = budget if no is None else first_by_precedence([budget, no])
+            return no
         plan.chosen = reserved.choice
         self._admitted(record, plan, reserved)
         return None
+
+    def _weigh(self, record: Record, plan: Plan, reserved: Reserved) -> Refusal | None:
+        """What duplicate rules make of what the store found: facts into the record, and a refusal where one is due."""
+        if plan.compared is None or reserved.looked is None:
+            return None
+        finding = found(plan.compared, plan.caller, reserved.looked, reserved.now_ms)
+        put_finding(record, plan.compared.prints, finding)
+        return finding.refusal
 
     def _draft(self, record: Record, plan: Plan) -> None:
         estimate = plan.ways[0].estimate
@@ -155,7 +185,11 @@ class Holder:
             for way in plan.ways:
                 way.takes = takes_for(way.scopes, way.estimate, now_ms, self._raises())
             try:
-                return await self._store.reserve(record, [way.takes for way in plan.ways])
+                marked = None
+                if plan.compared is not None:
+                    call = plan.ways[0].call
+                    marked = self._comparer.marked(plan.compared, plan.caller, call, plan.upstream, now_ms)
+                return await self._store.reserve(record, [way.takes for way in plan.ways], marked)
             except WindowMoved as moved:
                 now_ms = moved.now_ms
         raise StoreUnavailable("the store's clock and this proxy's do not agree")

@@ -154,7 +154,9 @@ class Relay:
 
         # 4  What it will cost, and of which budgets that is taken.
         if not call.free:
-            flight.plan = self._holder.plan(policy, caller, call, upstream, record.at_ms)
+            flight.plan = self._holder.plan(
+                policy, caller, call, upstream, record.at_ms, headers=headers, fields=flight.fields
+            )
         try:
             # 5  The hold. After this point the call must be settled.
             if flight.plan is not None:
@@ -409,6 +411,8 @@ class Relay:
         exchange = flight.exchange
         if flight.settling:
             return
+        if flight.plan is not None and flight.plan.compared is not None:
+            self._closing.in_background(self._closing.forget(flight.record))
         if flight.reading is not None:  # in the last bytes of an answer that was complete here already
             self._closing.in_background(self._closing.settle(flight, flight.reading))
         elif exchange is not None and (not flight.call.stream or self._policy().defaults.client_gone == "drain"):

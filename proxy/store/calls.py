@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 import msgspec
 
 from ..core import record as records
 from ..core.admission import NoRoom, Reserved, State, Take, WindowMoved, blocked, outgrown
 from ..core.record import Record
+from ..core.twins import Looked
 from . import holds, later, owed, takes
 from .client import Client
 from .clock import StoreClock
@@ -21,6 +23,7 @@ from .epoch import read_epochs
 from .errors import StoreError, StoreRebuilding, StoreRefused, StoreUnavailable
 from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS
 from .keyspace import KEYS, SHARDS, shard_of
+from .marks import Marked, parse_answer
 from .owed import Owed, OwedLater, OwedRecord, OwedRelease
 from .spool import Spool
 from .takes import NO_HOLDING, Holding
@@ -168,9 +171,12 @@ class CallStore:
 
     # -- before the call ------------------------------------------------------------------------------------------
 
-    async def reserve(self, draft: Record, candidates: Sequence[Sequence[Take]] = ()) -> Reserved:
+    async def reserve(
+        self, draft: Record, candidates: Sequence[Sequence[Take]] = (), marked: Marked | None = None
+    ) -> Reserved:
         """Takes all of the first candidate that fits, in one step, and registers the hold of the call, with the draft
-        that becomes its record if this process dies. No candidates: only the hold. One round trip.
+        that becomes its record if this process dies. No candidates: only the hold. `marked`: what the call leaves with
+        duplicate rules, looked at and left in the same step. One round trip.
 
         After this, a call that was admitted must be settled or released; of one that was not, nothing is held.
         Raises StoreUnavailable, within 0.3 s: the hold may or may not be there then, and expires unless `keep` is
@@ -179,7 +185,8 @@ class CallStore:
         """
         choices = holds_of(draft, candidates)
         try:
-            reply = await self._register(draft.call_id, choices, must=False)
+            reply = await self._register(draft.call_id, choices, must=False, marked=marked)
+            looked = self._looked(reply, marked) if marked is not None else None
         except StoreError as error:
             self._note(shard_of(draft.org), error)
             if isinstance(error, StoreUnavailable):
@@ -190,7 +197,9 @@ class CallStore:
             raise WindowMoved(now_ms)
         if status == b"REFUSED":
             states = states_of(reply[2:])
-            return Reserved(False, 0, states, blocked(candidates[0], states), now_ms)
+            return Reserved(False, 0, states, blocked(candidates[0] if candidates else (), states), now_ms, looked)
+        if status in (b"REPLAY", b"JOIN"):
+            return Reserved(False, 0, [], [], now_ms, looked)
         if status == b"SETTLED":
             return Reserved(True, 0, [], [], now_ms)
         if status == b"HELD":
@@ -200,7 +209,20 @@ class CallStore:
             return Reserved(True, choice, [], [], now_ms)
         choice = int(reply[2])
         self._running[draft.call_id] = choices[choice]
-        return Reserved(True, choice, states_of(reply[3:]), [], now_ms)
+        return Reserved(True, choice, states_of(reply[3:]), [], now_ms, looked)
+
+    def _looked(self, reply: list[Any], marked: Marked) -> Looked | None:
+        """What the store made of the marks; taken out of its reply where it stands behind the states. Raises
+        StoreError."""
+        status = reply[0]
+        if status == b"REPLAY":
+            replays, answer = parse_answer(reply[2])
+            return marked.looked(reply[3], admitted=False, replays=replays, answer=answer)
+        if status == b"JOIN":
+            return marked.looked(reply[3], admitted=False, joins=reply[2].decode())
+        if status in (b"ADMITTED", b"REFUSED"):
+            return marked.looked(reply.pop(), admitted=status == b"ADMITTED")
+        return None
 
     def keep(self, draft: Record, taken: Sequence[Take] = ()) -> None:
         """For a call that runs although `reserve` failed: its hold, and what it takes, is registered as soon as the
@@ -274,6 +296,7 @@ class CallStore:
                 charge=holds.charge_of(record.cost_nusd, record.usage),
                 holding=holding,
                 memory_ms=self._settled_memory_ms,
+                kept=record.result == "ok",
             )
             self._fault = ""
         except StoreError as error:
@@ -289,6 +312,16 @@ class CallStore:
         hold = self._running.pop(call_id, None)
         text = hold.holding.text if hold is not None else b""
         await self._do_or_owe(shard_of(org), OwedRelease(org, call_id, owed.raw_takes(text)))
+
+    async def forget(self, call_id: str, org: str) -> None:
+        """The caller of a running call is gone: its marks are forgotten, so that a repeat of it is no duplicate, and
+        another call goes upstream for those that wait for it. Raises nothing but CancelledError: where the store is
+        away, its settle does that."""
+        keys = KEYS[shard_of(org)]
+        try:
+            await self._client.script("forget", (keys.epoch, keys.drafts), (call_id,))
+        except StoreError as error:
+            self._note(shard_of(org), error)
 
     async def remember_later(
         self, org: str, upstream: str, later_id: str, record: Record, taken: Sequence[Take] = ()
@@ -316,16 +349,24 @@ class CallStore:
 
     # -- the store ------------------------------------------------------------------------------------------------
 
-    async def _register(self, call_id: str, choices: Sequence[Hold], *, must: bool) -> list[bytes]:
+    async def _register(
+        self, call_id: str, choices: Sequence[Hold], *, must: bool, marked: Marked | None = None
+    ) -> list[Any]:
         """Runs reserve.lua with these candidates and returns its reply. `must`: whatever the limits say."""
         keys = KEYS[shard_of(choices[0].org)]
         names = [keys.epoch, keys.holds, keys.drafts, keys.settled(call_id)]
         arguments: list[Argument] = [call_id, choices[0].draft, self._hold_life_ms, 1 if must else 0]
+        if marked is None:
+            arguments.append(0)
+        else:
+            more_names, more_arguments = marked.keys_and_arguments(call_id, choices[0].org)
+            names += more_names
+            arguments += more_arguments
         for hold in choices:
             names += hold.holding.keys
             arguments += takes.reserve_arguments(hold.holding)
         sent_ms = self._clock_ms()
-        reply: list[bytes] = await self._client.script("reserve", names, arguments)
+        reply: list[Any] = await self._client.script("reserve", names, arguments)
         self._clock.learn(int(reply[1]), sent_ms=sent_ms)
         return reply
 
@@ -343,6 +384,7 @@ class CallStore:
                 holding=takes.parse(owed.takes_text(item.takes)),
                 memory_ms=self._settled_memory_ms,
                 late=self._clock_ms() - item.at_ms > self._settled_memory_ms,
+                kept=head.result == "ok",
             )
             self._fault = ""
         elif isinstance(item, OwedRelease):

@@ -47,15 +47,17 @@ async def end(
     holding: Holding,
     memory_ms: int = SETTLED_MEMORY_MS,
     late: bool = False,
+    kept: bool = True,
 ) -> int:
     """Ends a hold, charges its counters and writes its record (empty: none). Raises StoreError.
 
     The hold that the store has counts, not `holding`, which is for where it has none. `late`: so much later than the
-    call that the store may have forgotten an earlier settle. Returns the revision that was written, 0 where none was.
+    call that the store may have forgotten an earlier settle. Not `kept`: the call came to nothing, and its marks are
+    forgotten, since a repeat of it is no duplicate. Returns the revision that was written, 0 where none was.
     """
     names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id), keys.records)
     memory: tuple[Argument, ...] = (memory_ms, UNUSUAL_MEMORY_MS)
-    amounts = (charge.nusd, charge.tokens, charge.calls, 1 if late else 0)
+    amounts = (charge.nusd, charge.tokens, charge.calls, 1 if late else 0, 0 if kept else 1)
     while True:
         arguments = (call_id, revision, record, *memory, holding.text, *amounts, *takes.settle_arguments(holding))
         reply = await client.script("settle", (*names, *holding.keys), arguments)

@@ -67,6 +67,22 @@ class ShardKeys:
         """String: the amount that was added to a counter under this name, so that it is added once."""
         return f"{self.prefix}seeded:{name}:{counter}:{window}:{org}"
 
+    def twins(self, counter: str, place: str) -> str:
+        """Hash: fingerprint -> the calls that had it, of one rule and those it compares, for one stretch of time."""
+        return f"{self.prefix}twins:{counter}:{place}"
+
+    def row(self, counter: str) -> str:
+        """String: the steps of a loop rule, or the sketches of a `similar` one, each with its call."""
+        return f"{self.prefix}row:{counter}"
+
+    def answer(self, name: str) -> str:
+        """String: when a call's answer was kept, its call_id, and the answer, encrypted."""
+        return f"{self.prefix}answer:{name}"
+
+    def leader(self, name: str) -> str:
+        """String: the call_id of the running call that will give an answer."""
+        return f"{self.prefix}leader:{name}"
+
     def later(self, upstream: str, later_id: str) -> str:
         """String: the record (JSON) of the call whose usage a later retrieval of `later_id` will show."""
         if len(later_id) > LATER_ID_CHARS_MAX:

@@ -42,11 +42,13 @@ Owed = OwedRecord | OwedRelease | OwedLater
 
 
 class RecordHead(msgspec.Struct, frozen=True):
-    """The fields of a record that say where it belongs in the store and what its counters are charged."""
+    """The fields of a record that say where it belongs in the store, what its counters are charged and what becomes of
+    its marks."""
 
     call_id: str
     org: str
     revision: int
+    result: str = "ok"
     cost_nusd: int | None = None
     usage: Usage = NO_USAGE
 

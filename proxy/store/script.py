@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,13 @@ class Script:
     sha: str
 
 
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+
 def read(path: Path) -> Script:
+    """One script. A line `-- include: NAME` stands for `parts/NAME.lua`, which several scripts share."""
     source = path.read_text(encoding="utf-8")
+    source = _INCLUDE.sub(lambda found: (FOLDER / "parts" / f"{found[1]}.lua").read_text(encoding="utf-8"), source)
     # Redis names scripts by their SHA-1; nothing secret depends on it.
     return Script(path.stem, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 

@@ -73,6 +73,7 @@ class Sweeper:
             record=records.encode(record) if record is not None else b"",
             charge=charge_of(record.cost_nusd, record.usage) if record is not None else NOTHING,
             holding=takes.parse(taken),
+            kept=False,
         )
 
 

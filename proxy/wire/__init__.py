@@ -37,6 +37,7 @@ __all__ = [
     "open_meter",
     "plain_body",
     "read_call",
+    "read_request",
     "short_form_dialect",
     "supported_encodings",
     "takes_other_model",
@@ -94,10 +95,28 @@ def read_call(
     dialect: str,
     provider: str,
 ) -> Call:
-    """What a request asks for. `path` is the provider's, without upstream and task; `dialect` the upstream's ("" if
-    it has none), in normal form. Header names are in lower case. `body` is without its content encoding (see
-    `plain_body`), and the encoding is not looked at. A path that nobody knows gives a call with the api `unknown`, and
-    the model that its body names, if any.
+    """What a request asks for, as `read_request` says."""
+    return read_request(
+        method=method, path=path, query=query, headers=headers, body=body, dialect=dialect, provider=provider
+    )[0]
+
+
+def read_request(
+    *,
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    dialect: str,
+    provider: str,
+) -> tuple[Call, Mapping[str, object] | bytes]:
+    """What a request asks for, and the fields of its body, each still undecoded (the bytes where it is no JSON object):
+    so that whoever has to look into the conversation need not decode it again.
+
+    `path` is the provider's, without upstream and task; `dialect` the upstream's ("" if it has none), in normal form.
+    Header names are in lower case. `body` is without its content encoding (see `plain_body`), and the encoding is not
+    looked at. A path that nobody knows gives a call with the api `unknown`, and the model that its body names, if any.
 
     Raises BodyInvalid with a sentence for the person who sent the request.
     """
@@ -107,14 +126,14 @@ def read_call(
             raise BodyInvalid("The path hides what it asks for behind `%2F`; write its slashes plainly.")
         known = dialect if dialect in ("openai", "anthropic", "gemini") else ""
         model = named_model(headers, body)
-        return Call(dialect=known, method=method, model=model, body_bytes=len(body))
+        return Call(dialect=known, method=method, model=model, body_bytes=len(body)), body
     speaks, route = found
     fields = _fields(route, headers, body)
     call = speaks.read(route, method=method, query=query, headers=headers, body=fields)
     call.body_bytes = len(body)
     if call.api == "openai.moderations" and provider_named(provider).moderation_is_free:
         call.free = True
-    return call
+    return call, fields
 
 
 def _route(method: str, path: str, dialect: str) -> tuple[Dialect, Route] | None:

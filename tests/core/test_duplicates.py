@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.core.duplicates import NO_TOKEN, DuplicateIndex, marks_for, retry_of
+from proxy.core.duplicates import NO_TOKEN, DuplicateIndex, Prints, marks_for, retry_of
 from proxy.core.matching import Condition, Match
 from proxy.core.policy import Policy
 from tests.support.budgets import NOON_MS, OPENAI, call, caller
@@ -143,7 +143,9 @@ def test_fingerprints_are_made_for_the_rules_that_ask_alone() -> None:
     index = DuplicateIndex([rule("exact")])
     what = told("openai.chat", said=[WORK])
     scopes = index.scopes(caller(), call(), OPENAI)
-    _, _, prints = marks_for(scopes, what, MAKER, caller=caller(), call=call(), upstream=OPENAI, now_ms=NOON_MS)
+    prints = Prints()
+    where = {"caller": caller(), "call": call(), "upstream": OPENAI}
+    marks_for(scopes, what, MAKER, now_ms=NOON_MS, prints=prints, **where)
     made = {name for name in prints.__struct_fields__ if getattr(prints, name)}
     assert made == {"exact"}
     assert msgspec.structs.astuple(prints)[0] == prints.exact

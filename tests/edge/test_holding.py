@@ -13,6 +13,7 @@ from proxy.core.policy_file import load
 from proxy.core.price_book import compile_book
 from proxy.core.prices import Prices
 from proxy.core.record import Record
+from proxy.edge.comparing import Comparer
 from proxy.edge.holding import Holder
 
 UPSTREAMS = "upstreams: {openai: {dialect: openai, url: 'http://127.0.0.1:1', key: k}}\n"
@@ -27,7 +28,7 @@ class Admitting:
     def now_ms(self) -> int:
         return 1_790_000_000_000
 
-    async def reserve(self, draft: Record, candidates: Sequence[Sequence[Take]]) -> Reserved:
+    async def reserve(self, draft: Record, candidates: Sequence[Sequence[Take]], marked: Any) -> Reserved:
         self.drafts.append(draft)
         return Reserved(True, 0, [], [], self.now_ms())
 
@@ -37,11 +38,11 @@ async def drafted(model: str) -> Record:
     assert policy is not None
     prices, store = Prices(compile_book()), Admitting()
     given: Any = store
-    holder = Holder(store=given, prices=lambda: prices, raises=dict, learned=Learned())
+    holder = Holder(store=given, prices=lambda: prices, raises=dict, learned=Learned(), comparer=Comparer(b"secret"))
     call = Call(api="openai.chat", dialect="openai", model=model, body_bytes=400, max_output_tokens=100)
     caller = Caller(org="default", team="default", user="ada", key_id="k")
     record = Record(call_id="c", at_ms=store.now_ms(), user="ada", key_id="k", provider="openai", model_asked=model)
-    plan = holder.plan(policy, caller, call, policy.upstreams["openai"], record.at_ms)
+    plan = holder.plan(policy, caller, call, policy.upstreams["openai"], record.at_ms, headers={}, fields={})
     assert await holder.reserve(record, plan, policy) is None
     return store.drafts[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.core.duplicates import DuplicateRule, DuplicateScope, Mark, marks_for
+from proxy.core.duplicates import DuplicateRule, DuplicateScope, Mark, Prints, marks_for
 from proxy.core.fingerprint import Fingerprinter
 from proxy.core.windows import Every
 from tests.support.budgets import NOON_MS, OPENAI, call, caller
@@ -48,7 +48,7 @@ def marks_of(*rules: DuplicateRule, said: Any = ("Fix the login page.",), **opti
     what = options.pop("call", None) or call()
     now_ms = options.pop("now_ms", NOON_MS)
     scopes = [DuplicateScope(one, "0" * 16, ()) for one in rules]
-    marks, _, _ = marks_for(
-        scopes, conversation, MAKER, caller=who, call=what, upstream=OPENAI, now_ms=now_ms, **options
+    marks, _ = marks_for(
+        scopes, conversation, MAKER, caller=who, call=what, upstream=OPENAI, now_ms=now_ms, prints=Prints(), **options
     )
     return marks

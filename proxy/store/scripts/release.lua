@@ -9,7 +9,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   return redis.error_reply('REBUILDING no epoch')
 end
 
-local holding = redis.call('HGET', KEYS[3], ARGV[1] .. ':takes')
+local found = redis.call('HMGET', KEYS[3], ARGV[1] .. ':takes', ARGV[1] .. ':marks')
+local holding, marks = found[1], found[2]
 if holding and holding ~= ARGV[2] then
   return {'TAKES', holding}
 end
@@ -23,5 +24,9 @@ if holding then
     end
   end
 end
-redis.call('HDEL', KEYS[3], ARGV[1], ARGV[1] .. ':takes')
+redis.call('HDEL', KEYS[3], ARGV[1], ARGV[1] .. ':takes', ARGV[1] .. ':marks')
+if marks then
+-- include: remembered
+  forget(ARGV[1], marks, true)
+end
 return redis.call('ZREM', KEYS[2], ARGV[1])

@@ -1,13 +1,22 @@
 -- reserve: takes what a call is about to use of its counters and registers its hold: all in one step, or nothing.
 --
--- KEYS  1 epoch   2 holds   3 drafts   4 settled:<call_id>   then for each take of each candidate: held, spent
+-- KEYS  1 epoch   2 holds   3 drafts   4 settled:<call_id>   then those of the marks: of each its memory, or the hash of
+--       now and the one before, and where it lends, answer and leader   then for each take of each candidate: held, spent
 -- ARGV  1 call_id   2 draft (JSON)   3 life of the hold in ms   4 `1` where the call runs already: its takes are
---       registered whatever the limits and windows say   then for each candidate: how many takes, the takes as text,
+--       registered whatever the limits and windows say   5 how many marks; where there are any: 6 the id as 16 bytes,
+--       7 user and task as the memory keeps them, 8 the marks as text, 9 since when it waits for a running twin (0: it
+--       has just come), 10 how long a leader is one at most in ms; then for each mark: kind (e the same, t task, l loop,
+--       s similar), how many hashes, fingerprint, limit, since when calls count, when the memory expires, token, attempt,
+--       rounds, what happens beyond the limit (refuse, replay, join, lead, or empty)   then for each candidate: how many
+--       takes, the takes as text,
 --       from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
 --       refuses), amount, when its `held` expires (0: never), start of a rolling window (else empty)
 -- Reply ADMITTED, now, choice, then spent and held of each take before the call;  REFUSED, now, spent and held of each
 --       take of candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
 --       hold already, which lives on;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
+--       With marks, ADMITTED and REFUSED end in a list of what was there under each: how many, the first of them (its
+--       id as 16 bytes), its user and task;  REPLAY, now, answer, that list;  JOIN, now, call_id of the running twin,
+--       that list: nothing was taken.
 --
 -- Time is that of the store, so that no host's clock can let a hold expire early or count in another window. Everything
 -- that can say no comes before the first write. Amounts are text wherever they leave Lua: a Lua number keeps integers
@@ -61,7 +70,57 @@ end
 
 local must = ARGV[4] == '1'
 local refused
-local choice, key, argument = 0, 5, 5
+local choice, key, argument = 0, 5, 6
+local leave_all, seen_before, stopped
+if ARGV[5] ~= '0' then
+-- include: remembered
+-- include: marks
+  local marks = {}
+  seen_before = {}
+  leave_all = function()
+    redis.call('HSET', KEYS[3], ARGV[1] .. ':marks', ARGV[8])
+    for _, mark in ipairs(marks) do
+      leave(mark, ARGV[6], ARGV[7], ARGV[1], ARGV[10])
+    end
+  end
+  local waiting_since_ms = tonumber(ARGV[9])
+  argument = 11
+  for number = 1, tonumber(ARGV[5]) do
+    local action = ARGV[argument + 9]
+    local mark = {
+      kind = ARGV[argument], places = tonumber(ARGV[argument + 1]), fingerprint = ARGV[argument + 2],
+      limit = tonumber(ARGV[argument + 3]), since_ms = tonumber(ARGV[argument + 4]), expires_ms = ARGV[argument + 5],
+      token = ARGV[argument + 6], attempt = tonumber(ARGV[argument + 7]), rounds = tonumber(ARGV[argument + 8]),
+      lends = action == 'replay' or action == 'join' or action == 'lead', key = key,
+    }
+    key, argument = key + mark.places, argument + 10
+    if mark.lends then
+      mark.answer, mark.leader, key = key, key + 1, key + 2
+    end
+    local is_row = mark.kind == 'l' or mark.kind == 's'
+    local count, twin, who = (is_row and look_at_row or look_at_calls)(mark)
+    marks[number], seen_before[number] = mark, {count, twin, who}
+    mark.exceeded, mark.action = count >= mark.limit, action
+    stopped = stopped or (action == 'refuse' and mark.exceeded)
+  end
+  for _, mark in ipairs(marks) do
+    if mark.lends then
+      local found = redis.call('MGET', KEYS[mark.answer], KEYS[mark.leader])
+      local answer, leader = found[1], found[2]
+      -- An answer begins with when it was kept, 13 digits.
+      local since_ms = mark.action == 'replay' and mark.since_ms or waiting_since_ms
+      local asks = mark.exceeded and mark.action ~= 'lead'
+      if asks and answer and since_ms > 0 and (tonumber(string.sub(answer, 1, 13)) or 0) >= since_ms then
+        return {'REPLAY', now, answer, seen_before}
+      end
+      local expires_ms = leader and redis.call('ZSCORE', KEYS[2], leader)
+      mark.led = expires_ms and tonumber(expires_ms) > now_ms
+      if mark.exceeded and mark.led and mark.action == 'join' then
+        return {'JOIN', now, leader, seen_before}
+      end
+    end
+  end
+end
 while argument <= #ARGV do
   local count, first = tonumber(ARGV[argument]), argument + 4
   local until_ms = tonumber(ARGV[argument + 3])
@@ -88,7 +147,7 @@ while argument <= #ARGV do
     at = at + 4
   end
 
-  if fits then
+  if fits and not stopped then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1])
     redis.call('ZADD', KEYS[2], string.format('%.0f', now_ms + ARGV[3]), ARGV[1])
     at = first
@@ -99,6 +158,10 @@ while argument <= #ARGV do
       end
       at = at + 4
     end
+    if leave_all then
+      leave_all()
+      reply[#reply + 1] = seen_before
+    end
     return reply
   end
   if not refused then
@@ -106,5 +169,8 @@ while argument <= #ARGV do
     table.remove(reply, 3)
   end
   choice, key, argument = choice + 1, key + 2 * count, at
+end
+if seen_before then
+  refused[#refused + 1] = seen_before
 end
 return refused

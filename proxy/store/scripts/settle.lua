@@ -4,8 +4,9 @@
 -- ARGV  1 call_id   2 revision; 0: the call is given up as lost   3 record (JSON; empty: leave no record)
 --       4 ms to remember a settled call   5 ms to remember an unusual one   6 the takes as text
 --       7 nano-USD, 8 tokens and 9 calls that it came to   10 `1` where the record is older than 4, so that the call
---       may have been settled and forgotten   then for each take: amount held, unit, when the counter expires (0:
---       never; of a rolling one, ms after its last use), and of a rolling one the sub-bucket (else empty)
+--       may have been settled and forgotten   11 `1` where it came to nothing, so that its
+--       marks are forgotten   then for each take: amount held, unit, when the counter expires (0: never; of a rolling
+--       one, ms after its last use), and of a rolling one the sub-bucket (else empty)
 -- Reply the revision that was written; 0 if this revision was settled before, or the hold of a lost call was renewed;
 --       TAKES and the takes as text: the hold names others, nothing was done. Error REBUILDING without an epoch.
 --
@@ -23,7 +24,8 @@ if not epoch then
   return redis.error_reply('REBUILDING no epoch')
 end
 
-local holding = redis.call('HGET', KEYS[3], ARGV[1] .. ':takes')
+local found = redis.call('HMGET', KEYS[3], ARGV[1] .. ':takes', ARGV[1] .. ':marks')
+local holding, marks = found[1], found[2]
 if holding and holding ~= ARGV[6] then
   return {'TAKES', holding}
 end
@@ -69,7 +71,7 @@ if revision > asked and ARGV[3] ~= '' then
 end
 
 for key = 6, #KEYS, 2 do
-  local at = 11 + 2 * (key - 6)
+  local at = 12 + 2 * (key - 6)
   local expires, bucket, rolling = ARGV[at + 2], ARGV[at + 3], ARGV[at + 3] ~= ''
   if holding then
     local left = redis.call('DECRBY', KEYS[key], ARGV[at])
@@ -98,5 +100,9 @@ for key = 6, #KEYS, 2 do
 end
 
 redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1], ARGV[1] .. ':takes')
+redis.call('HDEL', KEYS[3], ARGV[1], ARGV[1] .. ':takes', ARGV[1] .. ':marks')
+if marks then
+-- include: remembered
+  forget(ARGV[1], marks, ARGV[11] == '1')
+end
 return written

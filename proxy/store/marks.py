@@ -1,0 +1,115 @@
+"""Marks on their way to the store: the names of their keys, the arguments that reserve.lua wants of them, and what its
+replies tell. The memory itself is laid out in scripts/parts/remembered.lua."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.duplicates import Mark
+from ..core.twins import Looked, Seen, exceeded
+from .connection import Argument
+from .errors import StoreError
+from .keyspace import KEYS, ShardKeys, shard_of
+
+WHO_BYTES_MAX = 60
+"""Of a user or a task, what is kept beside a fingerprint; longer names are cut."""
+
+LEADER_LIFE_MS = 4 * 3600 * 1000
+"""The longest call. Whether a leader still runs is told by its hold; this only tidies up."""
+
+_KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": "s"}
+
+
+class Marked:
+    """The marks of one call, ready for the store. `waiting_since_ms`: since when the call waits for a running twin, by
+    the clock of the store; 0: it has just come."""
+
+    __slots__ = ("marks", "task", "user", "waiting_since_ms")
+
+    def __init__(self, marks: Sequence[Mark], *, user: str, task: str | None, waiting_since_ms: int = 0) -> None:
+        self.marks = marks
+        self.user = user
+        self.task = task or ""
+        self.waiting_since_ms = waiting_since_ms
+
+    def keys_and_arguments(self, call_id: str, org: str) -> tuple[list[str], list[Argument]]:
+        """Those of reserve.lua, from its count of marks on."""
+        shard = KEYS[shard_of(org)]
+        names: list[str] = []
+        who = _with_length(self.user) + _with_length(self.task)
+        text = marks_text(shard, self.marks)
+        count = len(self.marks)
+        each: list[Argument] = [count, bytes.fromhex(call_id), who, text, self.waiting_since_ms, LEADER_LIFE_MS]
+        for mark in self.marks:
+            memory = _memory(shard, mark)
+            names += memory
+            if mark.answer:
+                names += (shard.answer(mark.answer), shard.leader(mark.answer))
+            action = mark.lends or ("refuse" if mark.refuses else "")
+            each += (_KINDS[mark.kind], len(memory), mark.fingerprint, mark.limit, mark.since_ms, mark.expires_ms)
+            each += (mark.token, mark.attempt, mark.rounds, action)
+        return names, each
+
+    def looked(
+        self, found: list[list[object]], *, admitted: bool, replays: str = "", answer: bytes = b"", joins: str = ""
+    ) -> Looked:
+        """What the last part of a reply tells: of each mark how many there were, the first, and whose it was."""
+        seen = [_seen(each) for each in found]
+        pairs = enumerate(zip(self.marks, seen, strict=True))
+        blocked = [place for place, (mark, was) in pairs if mark.refuses and exceeded(mark, was)]
+        if admitted or replays or joins:
+            blocked = []
+        return Looked(admitted, seen, blocked, replays, joins, answer)
+
+
+def kept_answer(now_ms: int, call_id: str, sealed: bytes) -> bytes:
+    """An answer as the store keeps it: when that was, the call that it is of, and the answer, encrypted."""
+    return f"{now_ms:013d}{call_id}".encode() + sealed
+
+
+def parse_answer(data: bytes) -> tuple[str, bytes]:
+    """Back from `kept_answer`: the call and the answer, still encrypted."""
+    return data[13:45].decode("ascii", "replace"), data[45:]
+
+
+def _memory(shard: ShardKeys, mark: Mark) -> list[str]:
+    if mark.kind in ("loop", "similar"):
+        return [shard.row(mark.counter)]
+    return [shard.twins(mark.counter, place) for place in mark.places]
+
+
+def marks_text(shard: ShardKeys, marks: Sequence[Mark]) -> str:
+    """By which the store forgets what a call left, whoever ends it: lines as `forget` in remembered.lua reads them. A
+    fingerprint may have moved on to the next stretch of time with a twin, so that is looked at as well."""
+    lines = []
+    for mark in marks:
+        memory = " ".join(_memory(shard, mark))
+        if mark.kind in ("loop", "similar"):
+            lines.append(f"r {memory}")
+        else:
+            lines.append(f"h {mark.fingerprint.hex()} {memory}{_next_place(shard, mark)}")
+        if mark.answer:
+            lines.append(f"a {shard.leader(mark.answer)}")
+    return "\n".join(lines)
+
+
+def _next_place(shard: ShardKeys, mark: Mark) -> str:
+    length, dot, turn = mark.places[0].partition(".")
+    return f" {shard.twins(mark.counter, f'{length}.{int(turn) + 1}')}" if dot else ""
+
+
+def _with_length(text: str) -> bytes:
+    data = text.encode("utf-8", "replace")[:WHO_BYTES_MAX]
+    return bytes([len(data)]) + data
+
+
+def _seen(told: list[object]) -> Seen:
+    """Raises StoreError where the store holds something that is none of ours."""
+    count, twin, who = told
+    if not isinstance(count, int) or not isinstance(twin, bytes) or not isinstance(who, bytes):
+        raise StoreError("What the store remembers of a call's twins cannot be read.")
+    if not who:
+        return Seen(count, twin.hex())
+    end = 1 + who[0]
+    user, task = who[1:end], who[end + 1 : end + 1 + who[end]]
+    return Seen(count, twin.hex(), user.decode("utf-8", "ignore"), task.decode("utf-8", "ignore"))
