@@ -54,7 +54,7 @@ class Comparer:
         call: Call,
         upstream: Upstream,
         *,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         fields: Mapping[str, Any] | bytes,
     ) -> Compared | None:
         """4  None where no rule is about the call, or its body holds nothing to compare."""

@@ -107,7 +107,7 @@ class Holder:
         upstream: Upstream,
         at_ms: int,
         *,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         fields: Mapping[str, Any] | bytes,
     ) -> Plan:
         """4  What the call will cost, of which budgets that is taken, and what duplicate rules compare in it."""
