@@ -17,6 +17,7 @@ from .edge.closing import Closing
 from .edge.comparing import Comparer
 from .edge.holding import Holder
 from .edge.keyring import KeyRing
+from .edge.lending import Lending
 from .edge.mine import Mine
 from .edge.own_pages import OwnPages
 from .edge.raises import RaiseFollower
@@ -31,6 +32,7 @@ from .store.calls import CallStore
 from .store.client import Client
 from .store.errors import StoreForeign, StoreRefused, StoreUnavailable
 from .store.identity import Identity
+from .store.sealing import Sealer
 from .store.spool import Spool
 from .telemetry import logs
 
@@ -82,6 +84,7 @@ class Worker:
             raises=lambda: self.raises.current,
             clock_ms=clock_ms,
         )
+        lending = Lending(store=self.store, holder=holder, sealer=Sealer(settings.secrets[0]))
         self.relay = Relay(
             policy=lambda: self.desk.policy,
             prices=lambda: self.desk.prices,
@@ -94,7 +97,9 @@ class Worker:
                 estimator=Estimator(),
                 holder=holder,
                 retrievals=self.retrievals,
+                lending=lending,
             ),
+            lending=lending,
             own_pages=OwnPages(find_call=self.ledger.call, mine=mine.of, claim=Claims(self.client).take),
             clock_ms=clock_ms,
         )

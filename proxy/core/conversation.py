@@ -47,6 +47,8 @@ class Conversation(msgspec.Struct, kw_only=True):
     max_output_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
+    normal: dict[str, bytes] = {}
+    """Texts of it that were normalized already: rules look at the same ones."""
 
     @property
     def last_turn(self) -> Turn | None:

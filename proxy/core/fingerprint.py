@@ -94,8 +94,8 @@ class Fingerprinter:
         ]
         for turn in conversation.turns[:-1]:
             told.append(_exact_turn(turn))
-        told.append(normal_text("\n".join(last.texts)))
-        told += [normal_text(result) for result in last.results]
+        told.append(_normal(conversation, "\n".join(last.texts)))
+        told += [_normal(conversation, result) for result in last.results]
         return self._digest(b"normalized", told)
 
     def opening(self, conversation: Conversation) -> Digest | None:
@@ -131,8 +131,8 @@ class Fingerprinter:
             return b""
         told: list[bytes] = []
         for name, arguments in newest[0].calls:
-            told += (name.encode("utf-8", "surrogatepass"), normal_text(arguments))
-        told += [normal_text(result) for result in newest[1].results]
+            told += (name.encode("utf-8", "surrogatepass"), _normal(conversation, arguments))
+        told += [_normal(conversation, result) for result in newest[1].results]
         return self._digest(b"step", told)[:STEP_BYTES]
 
     # -- likeness -----------------------------------------------------------------------------------------------------
@@ -270,7 +270,9 @@ def rounds(conversation: Conversation) -> int:
         steps.append(step)
         count = len(steps)
         best = best or 1
-        alive = [period for period in alive if count <= period or _same_step(step, steps[count - 1 - period])]
+        alive = [
+            period for period in alive if count <= period or _same_step(conversation, step, steps[count - 1 - period])
+        ]
         for period in alive:
             best = max(best, count // period)
         if not alive or count >= ROUNDS_MAX * PERIOD_MAX:
@@ -278,20 +280,27 @@ def rounds(conversation: Conversation) -> int:
     return min(best, ROUNDS_MAX)
 
 
-def _same_step(one: tuple[Turn, Turn], other: tuple[Turn, Turn]) -> bool:
+def _same_step(conversation: Conversation, one: tuple[Turn, Turn], other: tuple[Turn, Turn]) -> bool:
     called, others_called = one[0].calls, other[0].calls
     results, others_results = one[1].results, other[1].results
     if len(called) != len(others_called) or len(results) != len(others_results):
         return False
     if any(mine[0] != theirs[0] for mine, theirs in zip(called, others_called, strict=True)):
         return False
-    return all(_same_text(mine[1], theirs[1]) for mine, theirs in zip(called, others_called, strict=True)) and all(
-        _same_text(mine, theirs) for mine, theirs in zip(results, others_results, strict=True)
-    )
+    return all(
+        _same_text(conversation, mine[1], theirs[1]) for mine, theirs in zip(called, others_called, strict=True)
+    ) and all(_same_text(conversation, mine, theirs) for mine, theirs in zip(results, others_results, strict=True))
 
 
-def _same_text(one: str, other: str) -> bool:
-    return one == other or normal_text(one) == normal_text(other)
+def _same_text(conversation: Conversation, one: str, other: str) -> bool:
+    return one == other or _normal(conversation, one) == _normal(conversation, other)
+
+
+def _normal(conversation: Conversation, text: str) -> bytes:
+    known = conversation.normal.get(text)
+    if known is None:
+        known = conversation.normal[text] = normal_text(text)
+    return known
 
 
 def likeness(one: bytes, other: bytes) -> float:

@@ -9,13 +9,12 @@ byte by byte, so that two different tables under one heading never look alike.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 END_BYTES = 4096
 """So much at the beginning, and at the end, is read word by word."""
 
-WORDS_REMEMBERED = 8192
-"""Words with a digit in them whose verdict is remembered; a conversation repeats its own."""
+WORDS_REMEMBERED = 16_384
+"""Words whose verdict is remembered; emptied when full. A conversation repeats its own."""
 
 LONG_NUMBER_DIGITS = 5
 """A number of so many digits counts, stamps or names; shorter ones say something."""
@@ -57,6 +56,7 @@ _NAMED = frozenset(
     b"nonce uuid guid salt request-id request_id trace-id trace_id session-id session_id run-id run_id".split()
 )
 """Whatever word follows one of these is an id."""
+_LEADING = _MONTHS | _COUNTED | _NAMED
 
 
 def normal_text(text: str) -> bytes:
@@ -82,23 +82,35 @@ def _cut_after(data: bytes, at: int) -> int:
 
 def _normal_words(data: bytes) -> bytes:
     words = data.translate(_TABLE).split()
-    kept = [said for word in words if (said := word if word.isalpha() else _said(word))]
-    if not _MONTHS.isdisjoint(kept):
-        kept = _without_dates(kept)
-    if not _COUNTED.isdisjoint(kept) or not _NAMED.isdisjoint(kept):
-        kept = _without_counters(kept)
+    kept = list(filter(None, map(_SAID.__getitem__, words)))
+    if not _LEADING.isdisjoint(kept):
+        kept = _without_counters(_without_dates(kept))
     return b" ".join(kept)
 
 
-@lru_cache(maxsize=WORDS_REMEMBERED)
 def _said(word: bytes) -> bytes:
-    """What a word that is not of letters alone says; b"" where that changes by chance, or is punctuation."""
+    """What a word says; b"" where that changes by chance, or is punctuation."""
+    if word.isalpha():
+        return word
     bare = word.strip(b".:")
     if not bare.strip(b"-_/#") or (b"/" in bare and _TEMPORARY.search(bare)):
         return b""
     if len(bare) > 2 and _DIGIT.search(bare) and _VOLATILE.search(bare) and not _TICKET.fullmatch(bare):
         return b""
     return bare
+
+
+class _Said(dict[bytes, bytes]):
+    """Verdicts of words, each worked out once: most words of a text were in the one before."""
+
+    def __missing__(self, word: bytes) -> bytes:
+        if len(self) >= WORDS_REMEMBERED:
+            self.clear()
+        said = self[word] = _said(word)
+        return said
+
+
+_SAID = _Said()
 
 
 def is_ticket(word: bytes) -> bool:

@@ -84,6 +84,8 @@ class Record(msgspec.Struct, kw_only=True):
     none."""
     moved_on: bool | None = None
     replayed: bool = False
+    joined: bool = False
+    """Answered from a twin that it waited for. Beside the contract."""
 
     ms_total: float = 0
     ms_first_byte: float | None = None

@@ -22,6 +22,7 @@ from ..wire.reading import Reading
 from .flight import Flight
 from .folding import RefusalFolder
 from .holding import Holder
+from .lending import Lending
 from .retrieval import Retrievals
 
 log = logging.getLogger("callmeter.edge")
@@ -38,12 +39,14 @@ class Closing:
         estimator: Estimator,
         holder: Holder,
         retrievals: Retrievals,
+        lending: Lending,
     ) -> None:
         self._store = store
         self._prices = prices
         self._estimator = estimator
         self._holder = holder
         self._retrievals = retrievals
+        self._lending = lending
         self._folder = RefusalFolder(self.write)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -70,6 +73,8 @@ class Closing:
         flight.clock_out(now_s)
         if flight.plan is not None:
             self._holder.settled(record, flight.plan, answer_s=now_s - flight.sent_s, cut=cut)
+        if flight.capture is not None:
+            self._lending.keep(flight)
         return reading
 
     async def settle(self, flight: Flight, reading: Reading) -> None:

@@ -26,6 +26,7 @@ class Compared(msgspec.Struct, kw_only=True):
     """A call as duplicate rules see it: what it says, and which attempt its client says it is.
 
     marks, met         what it leaves, and the rule of each, as of the last look at the clock
+    lend               False: it goes upstream, whatever its twins have
     waiting_since_ms   since when it waits for a running twin; 0: it does not
     """
 
@@ -38,7 +39,7 @@ class Compared(msgspec.Struct, kw_only=True):
     marks: Sequence[Mark] = ()
     met: Sequence[DuplicateScope] = ()
     waiting_since_ms: int = 0
-    lend: bool = False
+    lend: bool = True
 
 
 class Comparer:

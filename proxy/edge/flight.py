@@ -18,6 +18,8 @@ from ..core.record import Record
 from ..core.refusal import Refusal
 from ..wire import UsageRemover
 from ..wire.reading import Meter, Reading
+from .answers import StreamedAnswer
+from .capture import Capture
 from .holding import Plan
 from .upstream import Exchange
 
@@ -70,6 +72,11 @@ class Flight(msgspec.Struct, kw_only=True):
     meter: Meter | None = None
     remover: UsageRemover | None = None
     plan: Plan | None = None
+    capture: Capture | None = None
+    """What leaves of its answer, for its twins."""
+    begun: StreamedAnswer | None = None
+    kept_alive: int = 0
+    """The head of its stream is out, and how often it has said that it waits, while its twin runs."""
     packed: bool = False
     """The answer goes out compressed, so that nothing can be put into it."""
 

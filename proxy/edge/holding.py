@@ -22,6 +22,7 @@ from ..core.refusal import Refusal, first_by_precedence, header_text
 from ..core.settlement import put_cost
 from ..core.takes import asks_for_bound, other_model, takes_for
 from ..core.trim import trimmed_output
+from ..core.twins import Looked
 from ..core.usage import Usage
 from ..store.calls import CallStore, StoreUnavailable, WindowMoved
 from ..wire import takes_other_model, takes_output_limit
@@ -69,6 +70,8 @@ class Plan(msgspec.Struct, kw_only=True):
     allowed: Allowed = msgspec.field(default_factory=Allowed)
     compared: Compared | None = None
     """The call as duplicate rules see it; None where none is about it."""
+    looked: Looked | None = None
+    """What the store has for it from its twins: an answer, or the running call to wait for. None: it has its hold."""
 
     @property
     def way(self) -> Way:
@@ -136,8 +139,9 @@ class Holder:
 
     async def reserve(self, record: Record, plan: Plan, policy: Policy) -> Refusal | None:
         """5  Takes what the call needs of all its budgets at once, or says no. The record is the draft that stands if
-        this process dies. After None the call must be settled."""
+        this process dies. After None the call must be settled, and has its hold unless `plan.looked` says otherwise."""
         self._draft(record, plan)
+        plan.looked = None
         try:
             reserved = await self._take(record, plan)
         except StoreUnavailable as away:
@@ -152,6 +156,9 @@ class Holder:
             except StoreUnavailable as away:
                 return await self._without_store(record, plan, policy, str(away))
         first = plan.ways[0]
+        if reserved.looked is not None and (reserved.looked.replays or reserved.looked.joins):
+            plan.looked = reserved.looked
+            return None
         no = self._weigh(record, plan, reserved)
         if not reserved.admitted:
             if reserved.states:

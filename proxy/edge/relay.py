@@ -21,6 +21,7 @@ from ..core.prices import Prices
 from ..core.record import Record, Result
 from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
+from ..store.sealing import Answered
 from .answers import (
     Fields,
     StreamedAnswer,
@@ -37,6 +38,7 @@ from .envelope import READABLE_ENCODINGS, Envelope
 from .flight import Flight, Refused, new_call_id
 from .holding import Holder
 from .keyring import Known
+from .lending import Lending
 from .own_pages import OwnPages
 from .paths import Target
 from .sentences import price_unknown, unknown_upstream, upstream_broken
@@ -74,6 +76,7 @@ class Relay:
         holder: Holder,
         upstreams: Upstreams,
         closing: Closing,
+        lending: Lending,
         own_pages: OwnPages,
         clock_ms: Callable[[], int],
     ) -> None:
@@ -83,6 +86,7 @@ class Relay:
         self._holder = holder
         self._upstreams = upstreams
         self._closing = closing
+        self._lending = lending
         self._own_pages = own_pages
         self._clock_ms = clock_ms
         self._flights: dict[str, Flight] = {}
@@ -162,7 +166,12 @@ class Relay:
             if flight.plan is not None:
                 if refusal := await self._holder.reserve(record, flight.plan, policy):
                     raise Refused(refusal)
+                if flight.plan.looked is not None:
+                    lent = await self._lending.borrowed(flight, policy)
+                    if lent is not None:
+                        return await self._answer_lent(flight, lent)
                 flight.call = flight.plan.way.call
+                flight.capture = self._lending.capture(flight)
             # 6  To the provider.
             flight.sent_s = monotonic()
             await self._send(flight, envelope, headers, body, text)
@@ -188,12 +197,15 @@ class Relay:
         accepted = ""
         if flight.call.stream and (asked := wire.ask_for_usage(flight.call, changed, upstream.provider)) is not None:
             changed, accepted, flight.remover = asked, "identity", wire.UsageRemover()
-        if changed is text:
+        if flight.capture is not None:
+            accepted = "identity"  # a twin may not take what this agent takes
+        if changed is text and not accepted:
             lines = envelope.lines(headers, flight.dialect)
-        else:  # what we changed goes on unpacked
-            body = changed
+        else:
+            packed = changed is text  # what we changed goes on unpacked
+            body = body if packed else changed
             accepted = accepted or wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
-            lines = envelope.other_lines(headers, flight.dialect, accepted=accepted, packed=False)
+            lines = envelope.other_lines(headers, flight.dialect, accepted=accepted, packed=packed)
         flight.exchange = await self._upstreams.send(
             method=flight.request.method,
             base_url=upstream.url,
@@ -228,7 +240,13 @@ class Relay:
         if flight.packed:
             flight.remover = None  # packed although we asked for plain bytes: pass it on as it is
         passed = passed_on(exchange.headers, record, flight.limits)
+        if flight.capture is not None:
+            flight.capture.begin(record.status, passed)
         gathered: list[bytes] = []
+        if flight.begun is not None and exchange.status >= 400:
+            await self._gather(flight, gathered)
+            sentence = f"the provider answered with status {exchange.status}"
+            return await self._end_early(flight, flight.begun, b"", "upstream_unreachable", sentence)
         if "json" in content_type and not (flight.call.stream and exchange.status < 400):
             whole = await self._gather(flight, gathered)
             if whole is not None:
@@ -256,6 +274,8 @@ class Relay:
 
     async def _answer_whole(self, flight: Flight, passed: Fields, whole: bytes) -> web.StreamResponse:
         record, request = flight.record, flight.request
+        if flight.capture is not None:
+            flight.capture.add(whole)
         reading = self._closing.complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
         cost = cost_header(record)
         if cost is not None:
@@ -281,8 +301,10 @@ class Relay:
         assert exchange is not None
         assert meter is not None
         length = None if remover is not None else exchange.length
-        response = StreamedAnswer(status=record.status, fields=passed, length=length)
-        await response.prepare(request)
+        response = flight.begun
+        if response is None:
+            response = StreamedAnswer(status=record.status, fields=passed, length=length)
+            await response.prepare(request)
         for data in gathered:
             await self._write(flight, response, data)
         tail = b""
@@ -319,11 +341,37 @@ class Relay:
 
     async def _write(self, flight: Flight, response: web.StreamResponse, data: bytes) -> None:
         now_s = monotonic()
+        if flight.capture is not None:
+            flight.capture.add(data)
         if not flight.first_write_s:
             flight.first_write_s = now_s
         flight.writing_since_s = now_s
         await response.write(data)
         flight.writing_since_s = 0.0
+
+    async def _answer_lent(self, flight: Flight, lent: Answered) -> web.StreamResponse:
+        """The answer of the call's twin once more, byte by byte: nothing was bought."""
+        record, request = flight.record, flight.request
+        record.status, record.hold_nusd, record.estimate = lent.status, 0, {}
+        fields = passed_on(lent.fields, record, [])
+        fields.append((b"x-callmeter-replay", (record.twin_of or "").encode()))
+        if not flight.call.stream:
+            fields.append((b"x-callmeter-cost-usd", b"0"))
+        response: WholeAnswer | StreamedAnswer
+        if flight.begun is not None:
+            response = flight.begun
+            await self._write(flight, response, lent.body)
+        else:
+            response = WholeAnswer(status=lent.status, fields=fields, body=lent.body)
+            flight.first_write_s = flight.writing_since_s = monotonic()
+            await response.prepare(request)
+        reading = self._closing.complete(flight, result="ok", cut=False)
+        try:
+            await response.write_eof()
+        except ConnectionError:
+            pass  # everything was written
+        await self._closing.settle(flight, reading)
+        return response
 
     # -- the ways out ---------------------------------------------------------------------------------------------
 
@@ -343,7 +391,7 @@ class Relay:
             record.hold_nusd, record.estimate = 0, {}
             flight.clock_out(monotonic())
             await self._closing.refused(record)
-        return response
+        return await self._in_stream(flight, refusal, response)
 
     async def _failed(self, flight: Flight, failure: UpstreamFailure) -> web.StreamResponse:
         """The provider could not be reached, or broke before its answer began: a refusal says so."""
@@ -357,7 +405,19 @@ class Relay:
         response = refusal_answer(told)
         add_own(response.fields, record, flight.limits)
         await self._closing.settle(flight, reading)
-        return response
+        return await self._in_stream(flight, refusal, response)
+
+    async def _in_stream(self, flight: Flight, refusal: Refusal, response: web.StreamResponse) -> web.StreamResponse:
+        """Our no as it is; to a call whose stream has begun, since it waited for its twin, an event says it there."""
+        begun = flight.begun
+        if begun is None:
+            return response
+        try:
+            await begun.write(wire.end_of_stream(flight.call, refusal.code, refusal.told))
+            await begun.write_eof()
+        except ConnectionError:
+            pass  # the agent is gone
+        return begun
 
     async def _broken(
         self, flight: Flight, response: web.StreamResponse, failure: UpstreamFailure, tail: bytes

@@ -23,7 +23,7 @@ from .epoch import read_epochs
 from .errors import StoreError, StoreRebuilding, StoreRefused, StoreUnavailable
 from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS
 from .keyspace import KEYS, SHARDS, shard_of
-from .marks import Marked, parse_answer
+from .marks import Marked, kept_answer, parse_answer
 from .owed import Owed, OwedLater, OwedRecord, OwedRelease
 from .spool import Spool
 from .takes import NO_HOLDING, Holding
@@ -312,6 +312,16 @@ class CallStore:
         hold = self._running.pop(call_id, None)
         text = hold.holding.text if hold is not None else b""
         await self._do_or_owe(shard_of(org), OwedRelease(org, call_id, owed.raw_takes(text)))
+
+    def keep_answer(self, org: str, name: str, call_id: str, sealed: bytes, life_ms: int) -> None:
+        """Keeps a call's answer, encrypted, for its twins. Sent ahead of whatever is sent next, and waited for by
+        nobody: where the store does not take it, the twins go upstream."""
+        data = kept_answer(self.now_ms(), call_id, sealed)
+        try:
+            sent = self._client.send("SET", KEYS[shard_of(org)].answer(name), data, "PX", life_ms)
+        except StoreError:
+            return
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def forget(self, call_id: str, org: str) -> None:
         """The caller of a running call is gone: its marks are forgotten, so that a repeat of it is no duplicate, and

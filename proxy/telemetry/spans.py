@@ -111,9 +111,9 @@ def asked_provider(record: Record) -> bool:
 
 
 def decision(record: Record) -> str:
-    """`allow`, `warn`, `refuse` or `replay`: what the policy made of the call."""
+    """`allow`, `warn`, `refuse`, `replay` or `join`: what the policy made of the call."""
     if record.replayed:
-        return "replay"
+        return "join" if record.joined else "replay"
     if record.result == "refused" and record.refusal not in ASKED_UPSTREAM:
         return "refuse"
     return "warn" if record.warnings else "allow"

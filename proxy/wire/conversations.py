@@ -105,9 +105,12 @@ def _ends(conversation: Conversation, messages: list[Any]) -> list[Any]:
 def _arguments(value: Any) -> str:
     """A tool's arguments as JSON with sorted keys, whether they came as JSON or as a text that holds some."""
     if isinstance(value, str):
-        value = decode(value.encode("utf-8", "surrogatepass")) if value[:1] in ("{", "[") else value
-        if isinstance(value, str):
+        if value[:1] not in ("{", "["):
             return value
+        decoded = decode(value)
+        if decoded is None:
+            return value
+        value = decoded
     try:
         return _encode(value).decode() if value is not None else ""
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
@@ -208,8 +211,8 @@ def _read_chat(conversation: Conversation, asked: dict[str, Any]) -> None:
         elif role == "assistant":
             turn = talk.turn(True)
             turn.texts += [said for said in _texts(content) if said]
-            for tool_call in [*listed(message.get("tool_calls")), {"function": message.get("function_call")}]:
-                function = mapping(mapping(tool_call).get("function"))
+            called = [mapping(tool_call).get("function") for tool_call in listed(message.get("tool_calls"))]
+            for function in map(mapping, called or (message.get("function_call"),)):
                 if function:
                     turn.calls.append((str(function.get("name")), _arguments(function.get("arguments"))))
         else:

@@ -30,7 +30,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\-]+")
 NOTHING: Mapping[str, Any] = {}
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes | str) -> Any:
     """The JSON document in `data`, or None where there is none."""
     try:
         return msgspec.json.decode(data)
