@@ -13,7 +13,8 @@ local function made_at_ms(value, at)
   return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
 end
 
--- Forgets a call in all that its marks name, for a repeat of it is no duplicate. Lines: `a` a leader; `h` a fingerprint
+-- Forgets a call in all that its marks name, for a repeat of it is no duplicate. Those keys are of the same slot as the
+-- hold beside which reserve.lua wrote them down, so that whoever ends the call need not know them. Lines: `a` a leader; `h` a fingerprint
 -- in hexadecimal and the hashes it may be in; `r` a row. `all` false: only that it leads.
 local function forget(call_id, marks, all)
   local id = string.gsub(call_id, '%x%x', function(digits) return string.char(tonumber(digits, 16)) end)
