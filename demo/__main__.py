@@ -1,4 +1,4 @@
-"""`./dev demo`: a simulated provider, a proxy before it, a small story of calls, and what Callmeter knows of it."""
+"""`./dev demo`: a simulated provider, a proxy before it, a day of two teams, and what Callmeter knows of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -16,15 +17,18 @@ import aiohttp
 
 from . import simulator, story
 
-POLICY = """\
-upstreams:
-  sim-openai:    {{dialect: openai, url: "{url}", key: sim}}
-  sim-anthropic: {{dialect: anthropic, url: "{url}", key: sim}}
-  sim-gemini:    {{dialect: gemini, url: "{url}", key: sim}}
-"""
 START_S_MAX = 60.0
-SETTLE_S = 1.0
-"""A record is readable within a second of the end of its call."""
+SETTLE_S = 3.0
+"""A record is readable within a second of the end of its call; the outcomes of the story are decided soon after."""
+
+COMMANDS = (
+    ("calls",),
+    ("outcome", "list"),
+    ("twins",),
+    ("report", "--by", "team"),
+    ("report", "--by", "task"),
+)
+"""What is shown at the end."""
 
 
 def say(text: str) -> None:
@@ -69,27 +73,30 @@ async def demo() -> None:
     runner, port = await simulator.serve()
     policies = directory / "policies"
     policies.mkdir()
-    (policies / "simulated.yaml").write_text(POLICY.format(url=f"http://127.0.0.1:{port}"))
+    policy = story.POLICY.format(url=f"http://127.0.0.1:{port}", secret=story.WEBHOOK_SECRET)
+    (policies / "simulated.yaml").write_text(policy)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("CALLMETER_", "OTEL_"))}
     environ |= {"CALLMETER_DATA": str(directory / "data"), "CALLMETER_POLICIES": str(policies)}
     say("Starting a simulated provider and Callmeter in front of it ...")
     process, url, admin_url = await start_proxy(directory, environ)
     try:
         token = (directory / "data" / "admin.token").read_text().strip()
-        say(f"Three people and their agents make {len(story.STORY)} calls for four tasks ...")
+        say(f"Two teams and their agents make {len(story.STORY)} calls ...")
         async with aiohttp.ClientSession() as session:
-            await story.tell(session, url, await story.make_keys(session, admin_url, token))
+            refused = await story.tell(session, url, await story.make_keys(session, admin_url, token))
+            print("  what agents were told that were stopped:")
+            for sentence in dict.fromkeys(refused):
+                print(textwrap.fill(sentence, 116, initial_indent="  * ", subsequent_indent="    "))
+            say("GitHub reports three merged changes, and that one of them was reverted ...")
+            await story.ship(session, admin_url)
         await asyncio.sleep(SETTLE_S)
-        for command in (
-            ("calls",),
-            ("report", "--by", "task"),
-            ("report", "--by", "team,model"),
-        ):
+        for command in COMMANDS:
             await asyncio.to_thread(callmeter, *command, environ=environ)
         say(
-            "Every call has a user, a task, its exact usage and cost; the broken stream is not free, and the model\n"
-            "without a price is marked, not forgotten. `./dev run` serves the real providers.\n"
-            f"(The demo took {time.monotonic() - begun_s:.0f} s.)"
+            "What it shows: every call has a user, a task and its exact cost, also of the stream that broke off. A\n"
+            "budget and a loop ended before they were paid for. Two changes held, and have a price each; the one that was\n"
+            "reverted and the farm of copied tasks cost money too, and came to nothing. Nobody is ranked.\n"
+            f"`./dev run` serves the real providers. (The demo took {time.monotonic() - begun_s:.0f} s.)"
         )
     finally:
         process.send_signal(signal.SIGTERM)
