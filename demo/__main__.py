@@ -94,8 +94,8 @@ async def demo() -> None:
             await asyncio.to_thread(callmeter, *command, environ=environ)
         say(
             "What it shows: every call has a user, a task and its exact cost, also of the stream that broke off. A\n"
-            "budget and a loop ended before they were paid for. Two changes held, and have a price each; the one that was\n"
-            "reverted and the farm of copied tasks cost money too, and came to nothing. Nobody is ranked.\n"
+            "budget and a loop ended before they were paid for. Two changes held, and have a price each; the one that\n"
+            "was reverted and the farm of copied tasks cost money too, and came to nothing. Nobody is ranked.\n"
             f"`./dev run` serves the real providers. (The demo took {time.monotonic() - begun_s:.0f} s.)"
         )
     finally:

@@ -76,7 +76,11 @@ def contents(prompt: str) -> dict[str, Any]:
 
 
 CODE = "def total(rows): return sum(row.amount for row in rows)\n" * 60
-COPIED = "Read every file of the shop's repository, write down what each one does, and then do it once more. Run {}."
+COPIED = "Read every file of the shop's repository, write down what each one does, then do it once more. Run {}."
+
+
+def commit(word: str) -> str:
+    return hashlib.sha256(word.encode()).hexdigest()[:40]
 
 
 def waiting(rounds: int) -> dict[str, Any]:
@@ -131,7 +135,13 @@ STORY = [
     *[Step("dan", "SEARCH-6", CHAT, waiting(rounds), "chunks=10") for rounds in range(1, 7)],
     # And somebody set up a farm: one task under five names, to look busy.
     *[
-        Step("dan", f"SEARCH-{20 + run}", CHAT, chat(COPIED.format(run), "gpt-5"), "chunks=600, reasoning=1200")
+        Step(
+            "dan",
+            f"SEARCH-{20 + run}",
+            CHAT,
+            chat(COPIED.format(commit(str(run))), "gpt-5"),
+            "chunks=600, reasoning=1200",
+        )
         for run in range(5)
     ],
 ]
@@ -170,10 +180,6 @@ async def tell(session: aiohttp.ClientSession, url: str, keys: dict[str, str]) -
 
 
 # -- what it came to --------------------------------------------------------------------------------------------------
-
-
-def commit(word: str) -> str:
-    return hashlib.sha256(word.encode()).hexdigest()[:40]
 
 
 def merged(number: int, title: str, author: str, at_ms: int) -> dict[str, Any]:
