@@ -16,7 +16,7 @@ from proxy import wire
 from proxy.core.call import Call
 from proxy.core.caller import Caller
 from proxy.core.duplicate_refusals import Finding, weigh
-from proxy.core.duplicates import DuplicateIndex, Mark, marks_for, retry_of
+from proxy.core.duplicates import DuplicateIndex, Mark, Prints, marks_for, retry_of
 from proxy.core.fingerprint import Fingerprinter
 from proxy.core.matching import Upstream
 from proxy.core.policy import Policy
@@ -89,7 +89,7 @@ class Judge:
         conversation = read_conversation(call, json_fields(body, route=call.route, content_type="application/json"))
         assert conversation is not None, "every call of the week that costs anything is a conversation"
         token, attempt = retry_of(made.headers)
-        marks, met, _ = marks_for(
+        marks, met = marks_for(
             self._index.scopes(caller, call, upstream),
             conversation,
             self._maker,
@@ -97,6 +97,7 @@ class Judge:
             call=call,
             upstream=upstream,
             now_ms=made.at_ms,
+            prints=Prints(),
             token=token,
             attempt=attempt,
             form="events" if call.stream else "plain",
