@@ -73,7 +73,8 @@ class Budgets:
         return json_answer(raise_fields(made, self._context.clock_ms()), 201)
 
     async def explain(self, request: web.Request) -> web.Response:
-        """`{"call", "scope", "access", "budgets"}`: the rules that apply, in order, and what they stand at now."""
+        """`{"call", "scope", "access", "duplicates", "budgets"}`: the rules that apply, in order, and what they stand
+        at now."""
         query = request.query
         known_only(query, ("call_id", *WHO))
         policy = self._context.rules()
@@ -94,6 +95,7 @@ class Budgets:
                 "scope": scope_fields(seen),
                 "policy_version": policy.version,
                 "access": access_fields(policy, seen),
+                "duplicates": duplicate_fields(policy, seen),
                 "budgets": await self._context.budgets.met_by(seen),
             }
         )
@@ -198,6 +200,22 @@ def scope_fields(seen: Seen) -> dict[str, Any]:
         "upstream": upstream.name or None,
         "model": call.model,
     }
+
+
+def duplicate_fields(policy: Policy, seen: Seen) -> list[dict[str, Any]]:
+    """The duplicate rules that are about such calls, in the order of the policy."""
+    return [
+        {
+            "name": scope.rule.name,
+            "kind": scope.rule.kind,
+            "scope": dict(zip(scope.rule.per, scope.values, strict=True)),
+            "limit": scope.rule.limit,
+            "window": scope.rule.every.text,
+            "then": scope.rule.then,
+            "mode": scope.rule.mode,
+        }
+        for scope in policy.duplicates_for(*seen)
+    ]
 
 
 def access_fields(policy: Policy, seen: Seen) -> list[dict[str, Any]]:

@@ -54,6 +54,8 @@ def call_lines(call: dict[str, Any]) -> list[str]:
         lines.append(f"  shadow   would have been refused by {', '.join(call['shadow'])}")
     if call["degraded"]:
         lines.append("  degraded decided while the store was away")
+    if call.get("twin_of"):
+        lines.append(f"  twin     of call {call['twin_of']}, found by rule `{call['twin_rule']}` ({call['twin_kind']})")
     lines.append(f"  policy   {call['policy_version']}")
     return [*lines, ""]
 
@@ -69,6 +71,10 @@ def rule_lines(answer: dict[str, Any]) -> list[str]:
     for rule in answer["access"]:
         shadow = " (shadow)" if rule["mode"] == "shadow" else ""
         lines.append(f"  access {rule['name']}{shadow}: {printable(rule['sentence'])}")
+    for rule in answer["duplicates"]:
+        shadow = " (shadow)" if rule["mode"] == "shadow" else ""
+        passing = f"{rule['limit']} may pass in {rule['window']}, the next one meets `{rule['then']}`"
+        lines.append(f"  duplicates {rule['name']}{shadow} ({rule['kind']}) for {told_scope(rule['scope'])}: {passing}")
     for row in answer["budgets"]:
         amounts = {name: told_amount(row["unit"], numbers(row, name)) for name in ("limit", "spent", "held", "left")}
         shadow = " (shadow)" if row["mode"] == "shadow" else ""

@@ -64,6 +64,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 def events_of(record: Record, policy: Policy) -> Iterator[Event]:
     """What a record tells that somebody may want to know. The same for every revision of it."""
     yield from _of_budgets(record, policy)
+    if record.loop > 1:
+        yield from _of_loops(record, policy)
     at_ms, hour = record.at_ms, str(record.at_ms // HOUR_MS)
     if record.degraded or record.refusal == "store_unavailable":
         yield store_unavailable(at_ms)
@@ -79,6 +81,25 @@ def events_of(record: Record, policy: Policy) -> Iterator[Event]:
         )
         subject = f"{record.provider}/{model}"
         yield Event(kind="price_unknown", subject=subject, place=str(at_ms // DAY_MS), sentence=sentence, at_ms=at_ms)
+
+
+def _of_loops(record: Record, policy: Policy) -> Iterator[Event]:
+    """A loop that was refused or warned of; told once for each rule, memory and hour."""
+    for scope in policy.duplicates_for(*seen_in(record, policy.upstreams)):
+        rule = scope.rule
+        spoke = any(warning.startswith(f"{rule.name}; ") for warning in record.warnings)
+        if rule.kind != "loop" or not (spoke or (record.refusal == "loop" and record.rule == rule.name)):
+            continue
+        told = "is refused" if record.refusal == "loop" else "goes on"
+        whom = ", ".join(f"{field} `{value}`" for field, value in zip(rule.per, scope.values, strict=True))
+        yield Event(
+            kind="loop",
+            subject=rule.name,
+            scope=dict(zip(rule.per, scope.values, strict=True)),
+            place=f"{scope.counter}:{record.at_ms // HOUR_MS}",
+            sentence=f"rule `{rule.name}` for {whom}: the same step for the {record.loop}. time in a row; it {told}",
+            at_ms=record.at_ms,
+        )
 
 
 def store_unavailable(at_ms: int, why: str = "") -> Event:

@@ -131,6 +131,15 @@ async def test_an_explanation_has_the_rules_in_order_with_what_they_stand_at(cli
     assert [(rule["name"], rule["then"]) for rule in told["access"]] == [("no-opus", "refuse")]
     assert "ask #ai" in told["access"][0]["sentence"]
     assert [row["name"] for row in told["budgets"]] == ["person-day", "team"]
+    assert told["duplicates"] == []
+
+
+async def test_duplicate_rules_are_explained_with_whom_they_compare(client: Client, admin: Admin) -> None:
+    admin.policy = policy_of("duplicates: [{name: circle, kind: loop, per: task, limit: 3 calls, mode: shadow}]")
+    told = await (await client.get("/api/explain", params={"user": "ada", "task": "PAY-7"})).json()
+    [rule] = told["duplicates"]
+    assert (rule["name"], rule["kind"], rule["scope"], rule["mode"]) == ("circle", "loop", {"task": "PAY-7"}, "shadow")
+    assert (rule["limit"], rule["window"], rule["then"]) == (3, "rolling 10m", "warn")
 
 
 async def test_a_call_is_explained_by_its_record(client: Client, admin: Admin) -> None:

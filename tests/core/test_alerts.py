@@ -53,6 +53,22 @@ def test_a_broken_policy_is_told_once_for_each_set_of_faults() -> None:
     assert first.key("ops") != policy_broken(["a.yaml:1:1: wrong"], AT_MS).key("ops")
 
 
+def test_a_loop_is_told_once_an_hour_for_each_rule_and_task() -> None:
+    policy = policy_of("""
+        duplicates:
+          - {name: circle, kind: loop, per: task, limit: 3 calls, then: refuse}
+          - {name: soft, kind: loop, per: task, limit: 3 calls}
+          - {name: same, kind: exact, limit: 1 calls, then: refuse}
+    """)
+    stopped = only(refused(1, refusal="loop", rule="circle", loop=4), policy)
+    assert (stopped.kind, stopped.subject, stopped.scope) == ("loop", "circle", {"task": "PAY-7"})
+    assert stopped.sentence == "rule `circle` for task `PAY-7`: the same step for the 4. time in a row; it is refused"
+    again = only(refused(2, refusal="loop", rule="circle", loop=4), policy)
+    warned = only(made(3, loop=5, warnings=["soft; it ends in the same tool call"]), policy)
+    assert stopped.key("ops") == again.key("ops") != warned.key("ops")
+    assert list(events_of(refused(4, refusal="duplicate", rule="same", repeats=1, loop=2), policy)) == []
+
+
 def test_ordinary_calls_are_no_news() -> None:
     assert list(events_of(made(1), POLICY)) == []
     assert list(events_of(refused(2), POLICY)) == []

@@ -185,6 +185,8 @@ def test_a_lost_call_and_its_later_revision_have_the_same_ids() -> None:
 def test_a_replay_and_a_warning_are_shown_as_decisions() -> None:
     (replay,) = spans_of(record(replayed=True, twin_of="x", cost_nusd=0))
     assert (replay.attributes or {})["callmeter.decision"] == "replay"
+    (joined,) = spans_of(record(replayed=True, joined=True, twin_of="x", cost_nusd=0))
+    assert (joined.attributes or {})["callmeter.decision"] == "join"
     warned = spans_of(record(warnings=["person-day"], shadow=["same-call"], degraded=True))[0].attributes or {}
     assert warned["callmeter.decision"] == "warn"
     assert warned["callmeter.shadow"] == ("same-call",)
