@@ -6,12 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from ..core import later
 from ..core.policy import Policy
+from ..core.record import decode
 from ..ledger.budgets import Seeding
 from ..ledger.database import Ledger
 from ..store import counters
 from ..store.client import Client
 from ..store.keyspace import KEYS, SHARDS, shard_of
+from ..store.later import hold as hold_later
 from ..store.ledger_stream import Entry as StreamEntry
 from ..store.ledger_stream import entry_of
 from .spent import amounts, spent_before, spent_now
@@ -76,12 +79,21 @@ class CounterKeeper:
         by_shard = await asyncio.to_thread(count)
         for shard, spent in by_shard.items():
             await counters.set_counters(self._client, shard, spent)
+        await self._hold_waiting(policy, shards, now_ms)
         if total := sum(map(len, by_shard.values())):
             log.warning(
                 "the store was rebuilt: %d counters are set from the ledger, %d records were still on their way there",
                 total,
                 sum(drained),
             )
+
+    async def _hold_waiting(self, policy: Policy, shards: Sequence[int], now_ms: int) -> None:
+        """Holds again what calls will cost that wait for a retrieval: no worker knows of those."""
+        for data in await asyncio.to_thread(self._ledger.spending.waiting, now_ms - later.HELD_MS):
+            made = decode(data)
+            life_ms = made.at_ms + later.HELD_MS - now_ms
+            if shard_of(made.org) in shards and made.estimate.get("later") is True and life_ms > 0:
+                await hold_later(self._client, made, later.takes_of(made, (), policy), life_ms)
 
     async def _drain(self, shard: int) -> int:
         """Takes what is left in a stream into the ledger. Nothing is added to it while the epoch is missing."""

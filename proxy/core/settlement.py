@@ -32,6 +32,13 @@ COUNTED_IN_TOKENS = frozenset(
 """The endpoints whose use can be estimated from text where nobody reports it."""
 
 
+class Routed(Protocol):
+    """A call, or the record of one."""
+
+    api: str
+    route: str
+
+
 class Told(Protocol):
     """What an answer told; `wire.reading.Reading` is one. Named here because core knows nothing of wire."""
 
@@ -86,14 +93,14 @@ def settle(
     if sent and not call.free:
         usage, source = used(record, call, told, estimator, answered=answered, cut=cut, answer_s=answer_s)
     record.usage, record.usage_source = usage, source
+    if source == "none" and told.later is not None:
+        record.estimate = {**record.estimate, "later": True}
     if source == "none" and (call.free or not sent or record.result == "failed" or settled_by_item(call)):
         record.cost_nusd, record.list_nusd, record.cost_parts_nusd, record.cost_source = 0, 0, {}, "none"
         return
     if source == "none" and told.provider_cost_usd is None:
         # An answer without usage is not free: it is unpriced, counted and shown as such. One whose usage comes
         # with a later retrieval is settled then, by another revision of this record; its estimate says so.
-        if told.later is not None:
-            record.estimate = {**record.estimate, "later": True}
         record.cost_nusd, record.list_nusd, record.cost_parts_nusd, record.cost_source = None, None, {}, "none"
         return
     price(record, told=told, prices=prices, billing=billing)
@@ -101,7 +108,7 @@ def settle(
         estimator.learn(record.provider, call, usage, seen_bytes=told.seen_bytes, answer_s=answer_s)
 
 
-def settled_by_item(call: Call) -> bool:
+def settled_by_item(call: Routed) -> bool:
     """Making a batch costs nothing; each of its items gets a record of its own when its result is retrieved."""
     return call.api.endswith(".batches") or call.route.endswith(":batchGenerateContent")
 

@@ -90,9 +90,11 @@ class Closing:
             raise
 
     async def _conclude(self, flight: Flight, reading: Reading) -> None:
+        if reading.later is not None:  # before its hold ends, so that nobody can take in between what it will cost
+            await self._retrievals.wait_for(flight.record, reading.later, flight.takes)
         await self._store.settle(flight.record)
-        if reading.later or reading.outcome_of or reading.items or reading.files:
-            self.in_background(self._retrievals.follow(flight.record, flight.call, reading, flight.takes))
+        if flight.call.retrieves or reading.outcome_of or reading.items or reading.files:
+            self.in_background(self._retrievals.follow(flight.record, flight.call, reading))
 
     async def settle_left(self, flight: Flight, result: Result) -> None:
         """Completes and settles a call whose agent went away."""

@@ -4,7 +4,6 @@ charged to the one who made them; the retrieval itself is a free call."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -13,11 +12,12 @@ import msgspec
 from ..core import settlement
 from ..core.admission import Take
 from ..core.call import Call
+from ..core.later import ENDED_UNSEEN, item_call_id, takes_of
 from ..core.policy import Policy
 from ..core.prices import Prices
 from ..core.record import Record
 from ..core.usage import Usage
-from ..store.calls import CallStore
+from ..store.calls import CallStore, StoreUnavailable
 from ..wire.reading import Item, Reading
 
 RETRY_S_FIRST = 0.25
@@ -44,13 +44,18 @@ class Retrievals:
         self._prices = prices
         self._policy = policy
 
-    async def follow(self, record: Record, call: Call, reading: Reading, taken: Sequence[Take] = ()) -> None:
+    async def wait_for(self, record: Record, later_id: str, taken: Sequence[Take]) -> None:
+        """Remembers who made a call whose usage comes later, and holds what it took until then. Raises nothing but
+        CancelledError."""
+        await self._store.remember_later(record.org, record.upstream, later_id, record, taken, holds=True)
+
+    async def follow(self, record: Record, call: Call, reading: Reading) -> None:
         """Does what `_follow` does, again and again while store or ledger are away: an agent may retrieve its answer
         only once. Never raises."""
         pause_s = RETRY_S_FIRST
         while True:
             try:
-                return await self._follow(record, call, reading, taken)
+                return await self._follow(record, call, reading)
             except Exception as error:
                 if pause_s > RETRY_S_MAX:
                     log.error("what call %s retrieved is not settled: %s", record.call_id, error)
@@ -58,23 +63,26 @@ class Retrievals:
             await asyncio.sleep(pause_s)
             pause_s *= 2
 
-    async def _follow(self, record: Record, call: Call, reading: Reading, taken: Sequence[Take]) -> None:
-        """Remembers who made a call whose usage comes later, and settles such calls when an answer shows theirs."""
-        if reading.later is not None:
-            await self._store.remember_later(record.org, record.upstream, reading.later, record, taken)
+    async def _follow(self, record: Record, call: Call, reading: Reading) -> None:
+        """Settles calls whose usage an answer shows, and ends what was held for it."""
         about = reading.outcome_of or call.retrieves
-        if about is None or not (reading.outcome_of or reading.items or reading.files):
+        unseen = ENDED_UNSEEN.intersection(reading.finish_reasons) if reading.usage is None else None
+        if about is None or not (reading.outcome_of or reading.items or reading.files or unseen):
             return
         made = await self._store.recall_later(record.org, record.upstream, about)
         made = made or await self._find_call(record.org, record.upstream, about)
         if made is None:
+            if not self._store.healthy:
+                raise StoreUnavailable("nobody can say who made it")
             return  # made elsewhere: somebody else's proxy, or none, has it on its books
-        taken = await self._store.recall_takes(record.org, record.upstream, about)
+        known = await self._store.recall_takes(record.org, record.upstream, about)
+        taken = takes_of(made, known, self._policy())
         for file_id in reading.files:
             await self._store.remember_later(record.org, record.upstream, file_id, made, taken)
-        if reading.items:
-            for item in reading.items:
-                await self._settle_item(made, item, taken)
+        for item in reading.items:
+            await self._settle_item(made, item, taken)
+        if unseen or all_shown(record, call, reading):
+            await self._settle_unseen(made, reading, taken)
         elif reading.usage is not None and made.usage_source != "reported":
             await self._settle_answer(made, reading, taken)
 
@@ -93,6 +101,27 @@ class Retrievals:
         )
         settlement.price(settled, told=reading, prices=self._prices(), billing=self._billing(made))
         await self._store.settle(settled, taken)
+        await self._store.end_later(made, taken)
+
+    async def _settle_unseen(self, made: Record, reading: Reading, taken: Sequence[Take]) -> None:
+        """A batch whose items are settled, or a call that ended and will never show what it used. One that was
+        cancelled has worked until then, so it counts as it was expected to; others cost nothing."""
+        settled = msgspec.structs.replace(
+            made,
+            revision=made.revision + 1,
+            finish_reasons=reading.finish_reasons,
+            cost_nusd=0,
+            list_nusd=0,
+            estimate={name: value for name, value in made.estimate.items() if name != "later"},
+        )
+        if "cancelled" in reading.finish_reasons and not settlement.settled_by_item(made):
+            settled.usage = Usage(input=made.estimate.get("input", 0), output=made.estimate.get("output", 0))
+            settled.usage_source = "estimated"
+            settlement.price(settled, told=None, prices=self._prices(), billing=self._billing(made))
+        elif not reading.items:
+            settled.result, settled.error = "failed", reading.error or reading.finish_reasons[0]
+        await self._store.settle(settled, taken)
+        await self._store.end_later(made, taken)
 
     async def _settle_item(self, made: Record, item: Item, taken: Sequence[Take]) -> None:
         """One item of a batch: a record of its own, whose id follows from batch and item, so that it exists once."""
@@ -130,6 +159,8 @@ class Retrievals:
         return upstream.billing if upstream is not None else "metered"
 
 
-def item_call_id(batch_call_id: str, item_id: str) -> str:
-    """The id of an item's record: always the same for the same item of the same batch."""
-    return hashlib.sha256(f"{batch_call_id}/{item_id}".encode()).hexdigest()[:32]
+def all_shown(record: Record, call: Call, reading: Reading) -> bool:
+    """Whether every item of a batch was read, so that nothing of it waits any more. The file with a batch's errors
+    shows none that has cost anything, and there may be another with those that have."""
+    has_cost = any(item.usage is not None for item in reading.items)
+    return record.result == "ok" and (has_cost or (bool(reading.items) and call.api != "openai.batches"))

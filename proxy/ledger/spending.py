@@ -12,6 +12,8 @@ from .engine import Database
 from .tables import calls, hourly
 
 ROWS_AT_ONCE = 2_000
+WAITING = '%"later":true%'
+"""Of a record's JSON: its cost is still to be shown by a retrieval."""
 SPOKEN_FOR = '%"max_cost_nusd":{"%'
 """Of a record's JSON: its task key has a `max_cost`. Budgets of keys have no window, so all their calls count."""
 
@@ -46,6 +48,12 @@ class Spending:
             statement = statement.order_by(calls.c.at_ms, calls.c.seq)
         with self._database.reading() as connection:
             yield from connection.execute(statement.execution_options(yield_per=ROWS_AT_ONCE)).scalars()
+
+    def waiting(self, since_ms: int) -> list[str]:
+        """The JSON of the calls since a moment whose cost is still to be shown."""
+        statement = select(calls.c.record).where(calls.c.at_ms >= since_ms, calls.c.record.like(WAITING))
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).scalars())
 
     def records_with_max_cost(self, before_ms: int) -> Iterator[str]:
         """The JSON of the calls before a moment that were made with a `max_cost`."""

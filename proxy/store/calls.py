@@ -334,12 +334,24 @@ class CallStore:
             self._note(shard_of(org), error)
 
     async def remember_later(
-        self, org: str, upstream: str, later_id: str, record: Record, taken: Sequence[Take] = ()
+        self,
+        org: str,
+        upstream: str,
+        later_id: str,
+        record: Record,
+        taken: Sequence[Take] = (),
+        *,
+        holds: bool = False,
     ) -> None:
         """Keeps who made a call whose usage a later retrieval of `later_id` (an answer, a batch, a file with a batch's
-        results) will show, and what it took, for 32 days. Raises nothing but CancelledError."""
+        results) will show, and what it took, for 32 days. `holds`: until then that stays held. Raises nothing but
+        CancelledError."""
         data = later.with_takes(records.encode(record), takes.holding(org, taken).text)
-        await self._do_or_owe(shard_of(org), OwedLater(org, upstream, later_id, msgspec.Raw(data)))
+        await self._do_or_owe(shard_of(org), OwedLater(org, upstream, later_id, msgspec.Raw(data), holds))
+
+    async def end_later(self, record: Record, taken: Sequence[Take]) -> None:
+        """The cost of a call that `holds` is settled now: what is held of it ends. Raises StoreError."""
+        await later.end(self._client, record, taken)
 
     async def recall_later(self, org: str, upstream: str, later_id: str) -> Record | None:
         """The record that was kept, None where it is not known or the store is away: the ledger may know it then."""
@@ -402,6 +414,8 @@ class CallStore:
             await holds.drop(self._client, KEYS[shard_of(item.org)], call_id=item.call_id, holding=holding)
         else:
             await later.remember(self._client, item.org, item.upstream, item.later_id, bytes(item.record))
+            if item.holds:
+                await later.hold(self._client, *later.with_what_it_took(bytes(item.record)))
 
     async def _do_or_owe(self, shard: int, item: Owed) -> None:
         try:

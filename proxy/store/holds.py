@@ -66,11 +66,11 @@ async def end(
         holding = takes.parse(reply[1])
 
 
-async def drop(client: Client, keys: ShardKeys, *, call_id: str, holding: Holding) -> None:
-    """Ends a hold that leaves no record and charges nothing. Raises StoreError."""
+async def drop(client: Client, keys: ShardKeys, *, call_id: str, holding: Holding) -> bool:
+    """Ends a hold that leaves no record and charges nothing. False where there was none. Raises StoreError."""
     while True:
         arguments = (call_id, holding.text, *takes.release_arguments(holding))
         reply = await client.script("release", (keys.epoch, keys.holds, keys.drafts, *holding.keys[0::2]), arguments)
         if not isinstance(reply, list):
-            return
+            return bool(reply)
         holding = takes.parse(reply[1])

@@ -1,12 +1,17 @@
-"""Who made the calls whose cost comes later: background answers and batches, by the id that the provider gave."""
+"""Who made the calls whose cost comes later (background answers, batches), by the id that the provider gave; and the
+holds that stand for that cost meanwhile (core/later.py)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from ..core import later
 from ..core import record as records
+from ..core.admission import Take
 from ..core.record import Record
-from . import takes
+from . import holds, takes
 from .client import Client
 from .keyspace import KEYS, shard_of
 
@@ -49,10 +54,41 @@ async def recall(client: Client, org: str, upstream: str, later_id: str) -> Reco
 async def recall_takes(client: Client, org: str, upstream: str, later_id: str) -> takes.Holding:
     """What that call took of its counters. Raises StoreError."""
     data = await client.call("GET", KEYS[shard_of(org)].later(upstream, later_id))
-    if data is None:
-        return takes.NO_HOLDING
     try:
-        text = _with_takes.decode(data).takes
+        return takes.NO_HOLDING if data is None else takes.parse(_with_takes.decode(data).takes)
     except msgspec.MsgspecError:
         return takes.NO_HOLDING
-    return takes.parse(text)
+
+
+def with_what_it_took(data: bytes) -> tuple[Record, Sequence[Take]]:
+    """The way back from `with_takes`. Raises msgspec.MsgspecError."""
+    return records.decode(data), takes.parse(_with_takes.decode(data).takes).takes
+
+
+async def hold(client: Client, made: Record, taken: Sequence[Take], life_ms: int = later.HELD_MS) -> None:
+    """Holds what a call took until its cost is shown, whatever the limits say. Repeats do no harm, and lengthen the
+    hold. Raises StoreError."""
+    waiting = later.spending(taken)
+    if not waiting:
+        return
+    draft = later.pending(made, waiting)
+    holding = takes.holding(made.org, waiting)
+    keys = KEYS[shard_of(made.org)]
+    names = (keys.epoch, keys.holds, keys.drafts, keys.settled(draft.call_id), *holding.keys)
+    arguments = (draft.call_id, records.encode(draft), life_ms, 1, *takes.reserve_arguments(holding))
+    await client.script("reserve", names, arguments)
+
+
+async def end(client: Client, made: Record, taken: Sequence[Take]) -> None:
+    """Ends that hold, since the cost is settled now. Where it was given up before, what it was charged is given back.
+    Raises StoreError."""
+    waiting = later.spending(taken)
+    call_id, keys = later.pending_call_id(made.call_id), KEYS[shard_of(made.org)]
+    holding = takes.holding(made.org, waiting)
+    if await holds.drop(client, keys, call_id=call_id, holding=holding):
+        return
+    if await client.call("EXISTS", keys.settled(call_id)):
+        record = records.encode(later.shown_after_all(made))
+        await holds.end(
+            client, keys, call_id=call_id, revision=1, record=record, charge=later.NO_CHARGE, holding=holding
+        )

@@ -30,12 +30,13 @@ class OwedRelease(msgspec.Struct, frozen=True, tag_field="owed", tag="release"):
 
 
 class OwedLater(msgspec.Struct, frozen=True, tag_field="owed", tag="later"):
-    """Who made the call whose usage a later retrieval of `later_id` shows."""
+    """Who made the call whose usage a later retrieval of `later_id` shows. `holds`: its cost is held until then."""
 
     org: str
     upstream: str
     later_id: str
     record: msgspec.Raw
+    holds: bool = False
 
 
 Owed = OwedRecord | OwedRelease | OwedLater

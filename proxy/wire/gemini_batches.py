@@ -12,6 +12,7 @@ from .reader import BodyInvalid
 from .reading import Item, Reading
 from .values import decode, inline_bytes, listed, mapping, output_limit, text
 
+ENDS_WITHOUT_RESULTS = ("failed", "cancelled", "expired")
 ID_NAMES = ("key", "custom_id")
 """Where the maker of a batch may have put an id of an entry. Without one, its place in the list is its id."""
 
@@ -70,6 +71,9 @@ class BatchReader:
         reading = self.reading
         reading.complete = True
         metadata = mapping(document.get("metadata"))
+        state = (text(metadata, "state") or text(document, "state") or "").rpartition("_")[2].lower()
+        if state in ENDS_WITHOUT_RESULTS:
+            reading.finish_reasons = [state]
         if "error" in document:
             reading.error = name_of_error(mapping(document.get("error")))
             return

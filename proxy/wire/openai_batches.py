@@ -15,6 +15,7 @@ from .providers import provider_named
 from .reading import Item, Reading
 from .values import decode, json_bytes, listed, mapping, text
 
+BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
 RUN_ENDS = frozenset({"completed", "incomplete", "failed", "cancelled", "expired", "requires_action"})
 """States of an assistant's run in which it stands still."""
 
@@ -50,6 +51,10 @@ class BatchReader:
             reading.outcome_of = self._retrieves
         names = ("output_file_id", "error_file_id", "output_file", "error_file")
         reading.files = [found for found in (text(document, name) for name in names) if found is not None]
+        status = (text(document, "status") or "").lower()
+        if status in BATCH_ENDS and not (text(document, "output_file_id") or text(document, "output_file")):
+            # It ended without an answer that costs anything.
+            reading.finish_reasons = ["failed" if status == "completed" else status]
 
 
 class _ResultBody(msgspec.Struct):

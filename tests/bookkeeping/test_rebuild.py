@@ -97,6 +97,21 @@ async def test_an_emptied_store_gets_its_counters_from_stream_and_ledger(
             assert (await home.shown())["person-day"][0] == 3_600_000
 
 
+async def test_what_waits_for_a_retrieval_is_held_again_after_the_store_was_emptied(
+    store_url: str, ledger: Ledger
+) -> None:
+    async with house(store_url, ledger, PERSON) as home:
+        waiting = {"input": 1, "later": True}
+        for number, estimate, ago_h in ((1, waiting, 0), (2, waiting, 26), (3, {"input": 1}, 0)):
+            record = call(number, cost_nusd=None, usage_source="none", hold_nusd=700)
+            record.estimate, record.at_ms = estimate, record.at_ms - ago_h * 3_600_000
+            ledger.ingest([Entry(shard=0, epoch="", id="", record=record)])
+        await home.keeper.look({})
+        assert await home.shown() == {"person-day": (0, 700)}
+        await home.keeper.look({})
+        assert await home.shown() == {"person-day": (0, 700)}
+
+
 async def test_a_new_budget_begins_with_what_was_spent_and_a_changed_limit_keeps_it(
     store_url: str, ledger: Ledger, tmp_path: Path
 ) -> None:

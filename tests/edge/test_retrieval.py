@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from proxy.core.admission import State, Take
 from proxy.core.call import Call
+from proxy.core.later import item_call_id, pending_call_id
 from proxy.core.policy_file import load
 from proxy.core.prices import Prices
 from proxy.core.record import Record, decode
 from proxy.core.usage import Usage
 from proxy.desk import BOOK_FILE, load_book
 from proxy.edge import retrieval
-from proxy.edge.retrieval import Retrievals, item_call_id
+from proxy.edge.retrieval import Retrievals
 from proxy.ledger.errors import LedgerUnavailable
 from proxy.store.calls import CallStore
+from proxy.store.counters import read_counters
+from proxy.store.keyspace import KEYS, shard_of
+from proxy.store.sweeper import Sweeper
 from proxy.wire.reading import Item, Reading
 from tests.support.store import begin_epochs, entries, open_calls, open_client
+from tests.support.takes import a_take, an_endless_take
 from tests.support.worker import compiled_book
 
 LOADED = load({"a.yaml": "upstreams: {openai: {dialect: openai, url: 'http://127.0.0.1:9', key: sk}}\n"}, {})
@@ -74,6 +80,21 @@ class Retrieving:
             store=self.store, find_call=ledger.find, prices=lambda: self._prices, policy=lambda: policy
         )
 
+    async def make(self, record: Record, later_id: str, taken: Sequence[Take] = ()) -> None:
+        await self.retrievals.wait_for(record, later_id, taken)
+
+    async def held(self, take: Take) -> State:
+        async with open_client(self._store_url) as client:
+            return (await read_counters(client, "default", [take]))[0]
+
+    async def time_is_up(self) -> list[Record]:
+        """The sweeper comes, long after it: what it gave up."""
+        shard = KEYS[shard_of("default")]
+        async with open_client(self._store_url) as client:
+            await client.call("ZADD", shard.holds, "XX", 1, pending_call_id(MADE.call_id))
+            await Sweeper(client)._sweep_shard(shard)
+        return await self.settled()
+
     async def follow(self, record: Record, call: Call, reading: Reading) -> None:
         await self.retrievals.follow(record, call, reading)
 
@@ -97,7 +118,7 @@ async def retrieving(store_url: str, tmp_path: Path, prices: Prices) -> AsyncIte
 
 
 async def test_the_first_retrieval_settles_the_answer_for_its_maker(retrieving: Retrieving) -> None:
-    await retrieving.follow(MADE, Call(), Reading(later="resp_1"))
+    await retrieving.make(MADE, "resp_1")
     assert await retrieving.settled() == []
     await retrieving.follow(FETCHED, RETRIEVE, DONE)
     [settled] = await retrieving.settled()
@@ -107,14 +128,14 @@ async def test_the_first_retrieval_settles_the_answer_for_its_maker(retrieving: 
 
 
 async def test_each_further_retrieval_is_the_same_revision_and_written_once(retrieving: Retrieving) -> None:
-    await retrieving.follow(MADE, Call(), Reading(later="resp_1"))
+    await retrieving.make(MADE, "resp_1")
     for _ in range(3):
         await retrieving.follow(FETCHED, RETRIEVE, DONE)
     assert [(record.call_id, record.revision) for record in await retrieving.settled()] == [(MADE.call_id, 2)]
 
 
 async def test_an_answer_that_is_not_ready_settles_nothing(retrieving: Retrieving) -> None:
-    await retrieving.follow(MADE, Call(), Reading(later="resp_1"))
+    await retrieving.make(MADE, "resp_1")
     await retrieving.follow(FETCHED, RETRIEVE, Reading())
     assert await retrieving.settled() == []
 
@@ -165,8 +186,8 @@ ITEMS = [
 
 async def batch_results(retrieving: Retrieving, items: list[Any]) -> None:
     """A batch is made, its state tells the file with the results, and the file is fetched."""
-    made = msgspec.structs.replace(MADE, api="openai.batches", model=None, model_asked=None)
-    await retrieving.follow(made, Call(api="openai.batches"), Reading(later="batch_1"))
+    made = msgspec.structs.replace(MADE, api="openai.batches", model=None, model_asked=None, cost_nusd=0)
+    await retrieving.make(made, "batch_1")
     state = Call(api="openai.batches", free=True, retrieves="batch_1")
     await retrieving.follow(FETCHED, state, Reading(files=["file-1"]))
     await retrieving.follow(FETCHED, Call(api="openai.batches", free=True, retrieves="file-1"), Reading(items=items))
@@ -176,7 +197,8 @@ async def test_each_item_of_a_batch_is_a_record_of_its_makers_at_the_price_of_ba
     retrieving: Retrieving,
 ) -> None:
     await batch_results(retrieving, ITEMS)
-    good, bad = await retrieving.settled()
+    good, bad, batch = await retrieving.settled()
+    assert (batch.call_id, batch.revision, batch.cost_nusd) == (MADE.call_id, 2, 0)
     assert (good.user, good.task, good.result, good.usage) == ("ada", "PAY-7", "ok", USAGE)
     assert good.cost_nusd == (10 * 400 + 4 * 1600) // 2
     assert good.upstream_call_id == "chatcmpl-a"
@@ -188,10 +210,73 @@ async def test_an_item_has_the_same_id_however_often_its_results_are_fetched(
 ) -> None:
     await batch_results(retrieving, ITEMS)
     await batch_results(retrieving, ITEMS)
-    assert len(await retrieving.settled()) == 2
+    assert len(await retrieving.settled()) == 3
 
 
 def test_items_of_different_batches_have_different_ids() -> None:
     ids = {item_call_id(batch, item) for batch in ("1" * 32, "2" * 32) for item in ("a", "b")}
     assert len(ids) == 4
     assert {len(made) for made in ids} == {32}
+
+
+# -- what is held meanwhile ------------------------------------------------------------------------------------------
+
+MONEY, TOKENS = a_take("money", amount=9000, limit=10_000), a_take("tokens", amount=70, limit=100, unit="tokens")
+CALLS, RUNNING = an_endless_take("calls", unit="calls"), an_endless_take("running", unit="concurrent")
+TAKEN = (MONEY, TOKENS, CALLS, RUNNING)
+
+
+async def test_what_an_answer_will_cost_stays_held_until_it_is_shown(retrieving: Retrieving) -> None:
+    await retrieving.make(MADE, "resp_1", TAKEN)
+    await retrieving.make(MADE, "resp_1", TAKEN)
+    assert [await retrieving.held(take) for take in TAKEN] == [State(0, 9000), State(0, 70), State(0, 0), State(0, 0)]
+    await retrieving.follow(FETCHED, RETRIEVE, Reading())
+    assert await retrieving.held(MONEY) == State(0, 9000)
+    await retrieving.follow(FETCHED, RETRIEVE, DONE)
+    assert await retrieving.held(MONEY) == State(10 * 400 + 4 * 1600, 0)
+    assert await retrieving.held(TOKENS) == State(14, 0)
+    assert await retrieving.time_is_up() == await retrieving.settled()
+
+
+async def test_an_answer_that_nobody_asks_for_counts_at_what_was_held_until_somebody_does(
+    retrieving: Retrieving,
+) -> None:
+    await retrieving.make(MADE, "resp_1", TAKEN)
+    [lost] = await retrieving.time_is_up()
+    assert (lost.result, lost.cost_nusd, lost.usage.tokens, lost.user, lost.task) == ("lost", 9000, 70, "ada", "PAY-7")
+    assert lost.call_id != MADE.call_id
+    assert [await retrieving.held(take) for take in (MONEY, TOKENS)] == [State(9000, 0), State(70, 0)]
+    await retrieving.follow(FETCHED, RETRIEVE, DONE)
+    assert [await retrieving.held(take) for take in (MONEY, TOKENS)] == [State(10_400, 0), State(14, 0)]
+    _, shown, nothing = await retrieving.settled()
+    assert (shown.call_id, shown.cost_nusd) == (MADE.call_id, 10_400)
+    assert (nothing.call_id, nothing.cost_nusd) == (lost.call_id, 0)
+
+
+@pytest.mark.parametrize(("word", "cost_nusd", "result"), [("failed", 0, "failed"), ("cancelled", 20_000, "ok")])
+async def test_an_answer_that_ends_without_usage_is_held_no_longer(
+    retrieving: Retrieving, word: str, cost_nusd: int, result: str
+) -> None:
+    made = msgspec.structs.replace(MADE, estimate={"input": 10, "output": 10, "later": True})
+    await retrieving.make(made, "resp_1", TAKEN)
+    await retrieving.follow(FETCHED, RETRIEVE, Reading(finish_reasons=[word]))
+    [settled] = await retrieving.settled()
+    assert (settled.cost_nusd, settled.result, settled.estimate) == (cost_nusd, result, {"input": 10, "output": 10})
+    assert await retrieving.held(MONEY) == State(cost_nusd, 0)
+
+
+async def test_a_batch_is_held_until_all_of_its_items_were_read(retrieving: Retrieving) -> None:
+    made = msgspec.structs.replace(MADE, api="openai.batches", model=None, model_asked=None, cost_nusd=0)
+    await retrieving.make(made, "batch_1", TAKEN)
+    state = Call(api="openai.batches", free=True, retrieves="batch_1")
+    await retrieving.follow(FETCHED, state, Reading(files=["answers", "errors"]))
+    errors = Call(api="openai.batches", free=True, retrieves="errors")
+    await retrieving.follow(FETCHED, errors, Reading(items=ITEMS[1:]))
+    assert await retrieving.held(MONEY) == State(0, 9000)
+    answers = Call(api="openai.batches", free=True, retrieves="answers")
+    left = msgspec.structs.replace(FETCHED, result="client_gone")
+    await retrieving.follow(left, answers, Reading(items=ITEMS[:1]))
+    assert (await retrieving.held(MONEY)).held == 9000, "whoever breaks off has not seen all"
+    await retrieving.follow(FETCHED, answers, Reading(items=ITEMS))
+    assert await retrieving.held(MONEY) == State((10 * 400 + 4 * 1600) // 2, 0)
+    assert await retrieving.held(CALLS) == State(0, 0), "an item is no call"

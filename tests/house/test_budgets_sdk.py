@@ -44,6 +44,7 @@ budgets:
   - {name: soft, match: {user: "soft*"}, per: user, limit: $0.000001, every: day, then: warn}
   - {name: shortened, match: {user: "trim*"}, per: user, limit: $0.004, every: day, reserve: worst_case, trim: true}
   - {name: short-leash, match: {user: "cut*"}, per: user, limit: $0.0005, every: day, when_outgrown: cut}
+  - {name: in-time, match: {user: "later*"}, per: user, limit: $0.10, every: day}
   - {name: bounded, match: {user: "bound*"}, per: user, limit: $1, every: day, reserve: worst_case}
 access:
   - {name: ticket-needed, match: {user: "ticket*", not: {task_source: key}}, then: refuse, help: "run callmeter task"}
@@ -403,6 +404,27 @@ def the_stream_was_cut(ada: Caller, seen: int) -> None:
     assert 0 < seen < 2500
     assert record["cost_nusd"] > 0
     assert record["usage_source"] == "partial"
+
+
+def test_what_a_background_answer_will_cost_is_held_until_it_is_fetched(budgeted: House) -> None:
+    ada = budgeted.caller("later")
+    with openai.OpenAI(base_url=f"{budgeted.url}/v1", api_key=ada.key, max_retries=0) as sdk:
+        made = sdk.responses.create(model="gpt-5-mini", input="take your time", background=True)
+        with pytest.raises(openai.RateLimitError, match=r"`in-time` .* is held by running calls"):
+            sdk.responses.create(model="gpt-5-mini", input="and again", background=True)
+        while sdk.responses.retrieve(made.id).status != "completed":
+            pass
+        eventually(lambda: counter_of(ada)["held_nusd"] == 0, "it is held although it was fetched")
+        sdk.responses.create(model="gpt-5-mini", input="and again", background=True)
+    spent = [record["cost_nusd"] for record in ada.records(3) if record["usage_source"] == "reported"]
+    assert counter_of(ada)["spent_nusd"] == sum(spent) > 0
+
+
+def counter_of(person: Caller) -> Any:
+    """The one counter of a person's."""
+    rows = person.house.admin("GET", "/api/budgets").json["budgets"]
+    [row] = [row for row in rows if row["scope"] == {"user": person.user}]
+    return row
 
 
 def test_the_commands_show_budgets_and_explain_a_refusal(budgeted: House) -> None:
