@@ -18,6 +18,7 @@ from aiohttp import web
 from .admin.api import admin_app
 from .admin.context import AdminContext
 from .bookkeeping.alerting import Alerting
+from .bookkeeping.arrears import Arrears, repriced
 from .bookkeeping.beginning import Beginning
 from .bookkeeping.claiming import Claiming
 from .bookkeeping.exporting import export_while_active
@@ -35,11 +36,10 @@ from .core.record import Record
 from .desk import PolicyDesk
 from .ledger.database import Ledger
 from .ledger.entry import Entry, Position
-from .ledger.errors import LedgerRefused, LedgerUnavailable, PositionMoved
+from .ledger.errors import LedgerRefused, LedgerUnavailable, PositionMoved, SegmentsUnavailable
 from .ledger.segments import Segments
 from .settings import Settings
 from .store.client import Client
-from .store.counters import charge_late
 from .store.errors import StoreError, StoreForeign, StoreRefused, StoreUnavailable
 from .store.identity import Identity
 from .store.keyspace import KEYS
@@ -68,8 +68,6 @@ STAND_BY_S = 1.0
 EXPORT_CURSOR = "otlp"
 
 Done = TypeVar("Done")
-Uncharged = Mapping[tuple[int, str], bytes]
-"""By shard and stream id: what a late record takes of counters that the store may not have charged."""
 log = logging.getLogger("callmeter.bookkeeper")
 
 
@@ -90,10 +88,17 @@ class Bookkeeper:
         self.genai: GenAiMetrics | None = None
         self.ledger_up = True
         self.epochs_set = False
-        self.counters = CounterKeeper(self.client, ledger, policy=lambda: desk.policy, take=self._take_without_place)
+        self.counters = CounterKeeper(
+            self.client,
+            ledger,
+            policy=lambda: desk.policy,
+            take=self._take_without_place,
+            in_writer=self._in_writer,
+        )
         self.alerts = AlertSender(settings.secrets[0])
         # One thread for writing, so that batches go in one after the other; reads of the admin port have their own.
         self._writing = ThreadPoolExecutor(1, "ledger")
+        self._loop = asyncio.get_running_loop()
         self._positions: dict[int, Position] = {}
 
     # -- from the stream into the ledger -----------------------------------------------------------------------------
@@ -117,6 +122,9 @@ class Bookkeeper:
                 await asyncio.sleep(LEDGER_RETRY_S)
             except OSError as error:
                 log.error("records that cannot be read cannot be set aside either: %s; make room", error)
+                await asyncio.sleep(LEDGER_RETRY_S)
+            except SegmentsUnavailable as full:
+                log.error("%s; until then they stay in the store", full)
                 await asyncio.sleep(LEDGER_RETRY_S)
             except PositionMoved:
                 self._positions = {}  # another bookkeeper was active meanwhile; read anew where the ledger stands
@@ -149,28 +157,31 @@ class Bookkeeper:
         aside and leaves the stream with the rest."""
         entries = await self._in_writer(lambda: entries_of(found, self.settings.data))
         if entries:
-            await self._keep(entries, uncharged_of(found))
+            await self._keep(entries)
         last = last_places(found)
         self._positions |= last
         await self.reader.trim({shard: place.id for shard, place in last.items()})
 
-    async def _keep(self, entries: list[Entry], uncharged: Uncharged) -> None:
+    async def _keep(self, entries: list[Entry]) -> None:
         if self.segments.pending:
             await self._in_writer(lambda: self.segments.append(entries))
         else:
             try:
-                new = await self._in_writer(lambda: self._ingest(entries))
+                await self._in_writer(lambda: self._take_in(entries))
                 self._ledger_is(up=True)
-                await self._charge(entries, new, uncharged)
             except LedgerUnavailable as away:
                 self._ledger_is(up=False, why=str(away))
                 await self._in_writer(lambda: self.segments.append(entries))
 
-    async def _charge(self, entries: Sequence[Entry], new: set[str], uncharged: Uncharged) -> None:
-        """Charges the counters of records that came so late that the store could not tell whether they were new."""
-        for entry in entries:
-            if (text := uncharged.get((entry.shard, entry.id))) and entry.record.call_id in new:
-                await charge_late(self.client, entry.record, text)
+    def _take_in(self, entries: Sequence[Entry]) -> None:
+        """In the writing thread: what counters lack of a batch is charged, and then it goes into the ledger."""
+        self._pay(self.counters.arrears(entries))
+        self._ingest(entries)
+
+    def _pay(self, arrears: Arrears) -> None:
+        """From any other thread: waits until it is done. Raises StoreError."""
+        if arrears:
+            asyncio.run_coroutine_threadsafe(self.counters.pay(arrears), self._loop).result()
 
     async def _take_without_place(self, found: Sequence[StreamEntry]) -> None:
         """Records of a stream whose place is not known any more: into the ledger, which knows what it has."""
@@ -181,9 +192,8 @@ class Bookkeeper:
 
         await self._in_writer(take)
 
-    def _ingest(self, entries: Sequence[Entry]) -> set[str]:
-        """In the writing thread: one batch into the ledger, and what was new in it into the metrics. Returns the calls
-        that the ledger did not have."""
+    def _ingest(self, entries: Sequence[Entry]) -> None:
+        """In the writing thread: one batch into the ledger, and what was new in it into the metrics."""
         ingested = self.ledger.ingest(entries, fence=self.lease.check)
         for record, replaces in ingested.applied:
             self.metrics.observe(record, replaces=replaces)
@@ -191,13 +201,12 @@ class Bookkeeper:
                 self.genai.observe(record)
         if self.export is not None:
             self.export.notice(self.ledger.last_seq())
-        return {record.call_id for record, replaces in ingested.applied if replaces is None}
 
     async def _replay(self) -> bool:
         """Segments into the ledger, when it is back. True when none is left."""
         try:
             await self._in_writer(self.ledger.check)
-            count = await self._in_writer(lambda: self.segments.replay(self._ingest))
+            count = await self._in_writer(lambda: self.segments.replay(self._take_in))
         except LedgerUnavailable:
             return False
         self._ledger_is(up=True)
@@ -423,6 +432,7 @@ class Bookkeeper:
             readiness=self.readiness,
             policy=self.desk.facts,
             price=self._priced_again,
+            charge=lambda pairs: self._pay(repriced(pairs, self.desk.policy, int(time.time() * 1000))),
             rules=lambda: self.desk.policy,
             budgets=BudgetFigures(
                 self.client,
@@ -459,11 +469,6 @@ def last_places(found: Sequence[StreamEntry]) -> dict[int, Position]:
     return {entry.shard: Position(entry.epoch, entry.id) for entry in found}
 
 
-def uncharged_of(found: Sequence[StreamEntry]) -> Uncharged:
-    """Of those that have it: what a late record takes of its counters, by shard and id."""
-    return {(entry.shard, entry.id): entry.uncharged for entry in found if entry.uncharged}
-
-
 async def main(settings: Settings) -> None:
     logs.configure(settings.log_format)
     desk = PolicyDesk(settings, tells=True)
@@ -473,6 +478,9 @@ async def main(settings: Settings) -> None:
     except (SenderInvalid, StoreRefused, LedgerRefused) as refused:
         log.error("%s", refused)
         raise SystemExit(EXIT_SETTINGS) from None
+    except SegmentsUnavailable as full:
+        log.error("%s", full)
+        raise SystemExit(1) from None  # the supervisor tries again, later each time
 
 
 async def keep_books(settings: Settings, desk: PolicyDesk, stopping: asyncio.Task[None]) -> None:

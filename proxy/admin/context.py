@@ -11,6 +11,7 @@ from ..core.policy import Policy
 from ..core.record import Record
 from ..core.recorded import Seen
 from ..ledger.database import Ledger
+from ..ledger.reprice import Charge
 
 
 def now_ms() -> int:
@@ -52,6 +53,7 @@ class AdminContext:
     alert_secret what receivers of alerts check signatures with
     outcome_metrics counts deliveries and outcomes
     price        prices a record again, for `reprice`; None where nothing better is known. Called in a thread
+    charge       charges counters with the difference. Called in a thread; raises StoreError
     """
 
     ledger: Ledger
@@ -61,6 +63,7 @@ class AdminContext:
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     policy: Callable[[], Mapping[str, Any]]
     price: Callable[[Record], Record | None]
+    charge: Charge
     rules: Callable[[], Policy]
     budgets: BudgetFigures
     alert_secret: str

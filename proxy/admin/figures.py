@@ -11,6 +11,7 @@ from ..core.record import Result, public, rfc3339
 from ..ledger.queries import LIMIT_DEFAULT, LIMIT_MAX, Filters
 from ..ledger.reports import ReportInvalid, row_fields
 from ..ledger.rollups import TASK_MEASURES, TaskTotals
+from ..store.errors import StoreError
 from .answers import Problem, json_answer
 from .context import AdminContext
 from .outcomes import outcome_fields
@@ -125,7 +126,9 @@ class Figures:
 
         def step() -> Any:
             try:
-                return self._ledger.reprice(start_ms, self._context.price, body.cursor)
+                return self._ledger.reprice(start_ms, self._context.price, self._context.charge, body.cursor)
+            except StoreError as error:
+                raise Problem(503, f"counters cannot be charged, so nothing was priced: {error}") from None
             except ValueError as error:
                 raise Problem(400, f"`cursor`: {error}", parameter="cursor") from None
 

@@ -49,7 +49,9 @@ def divide(found: Sequence[StreamEntry]) -> tuple[list[Entry], list[StreamEntry]
             unreadable.append(entry)
             continue
         record.revision = entry.revision
-        entries.append(Entry(shard=entry.shard, epoch=entry.epoch, id=entry.id, record=record))
+        entries.append(
+            Entry(shard=entry.shard, epoch=entry.epoch, id=entry.id, record=record, uncharged=entry.uncharged)
+        )
     return entries, unreadable
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from ..core import later
 from ..core.policy import Policy
 from ..core.record import decode
 from ..ledger.budgets import Seeding
 from ..ledger.database import Ledger
+from ..ledger.entry import Entry
 from ..store import counters
 from ..store.client import Client
 from ..store.keyspace import KEYS, SHARDS, shard_of
 from ..store.later import hold as hold_later
 from ..store.ledger_stream import Entry as StreamEntry
 from ..store.ledger_stream import entry_of
+from .arrears import YOUNG_MS, Arrears, Young, arrears_of
 from .spent import amounts, spent_before, spent_now
 
 DRAIN_RECORDS = 1_000
@@ -31,7 +35,8 @@ class CounterKeeper:
     """Looks after the counters of all shards. Every method raises StoreError and LedgerUnavailable; what was begun is
     begun again then, and nothing is counted twice.
 
-    take   takes records of a stream into the ledger, without moving its place there
+    take        takes records of a stream into the ledger, without moving its place there
+    in_writer   runs work where nothing is written into the ledger meanwhile
     """
 
     def __init__(
@@ -41,12 +46,16 @@ class CounterKeeper:
         *,
         policy: Callable[[], Policy],
         take: Callable[[Sequence[StreamEntry]], Awaitable[None]],
+        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._policy = policy
         self._take = take
+        self._in_writer = in_writer
         self._noted: Policy | None = None
+        self._young: list[Young] = []
+        self._counted: dict[Seeding, list[counters.Spent]] = {}
         self.rebuilding: set[int] = set()
         """Shards without an epoch: they take nothing, and their calls are decided as `store_outage` says."""
 
@@ -106,33 +115,51 @@ class CounterKeeper:
 
     async def _seed(self, policy: Policy) -> None:
         now_ms = await self._now_ms()
+        counted = await self._in_writer(lambda: self._count_new(policy, now_ms))
+        for seeding, spent in counted.items():
+            for start in range(0, len(spent), SEED_AT_ONCE):
+                # The name tells this time in force from earlier ones of the same identity.
+                seeds = [
+                    counters.seed(self._client, each, f"seed{seeding.since_ms}")
+                    for each in spent[start : start + SEED_AT_ONCE]
+                ]
+                await asyncio.gather(*seeds)
+            if spent:
+                log.info("%s is new; %d of its counters begin with what was spent", seeding.identity, len(spent))
+        if counted:
+            await asyncio.to_thread(self._ledger.budgets.seeded, [seeding.identity for seeding in counted])
+            self._counted = {}
+
+    def _count_new(self, policy: Policy, now_ms: int) -> dict[Seeding, list[counters.Spent]]:
+        """What the counters of new budgets begin with. In the writing thread, between two batches: what the ledger
+        learns after this is looked at one by one (arrears.py). Counted once, also where the store is away then."""
         budgets = {budget.identity: budget for budget in policy.counted}
-        pending = await asyncio.to_thread(self._ledger.budgets.in_force, list(budgets), now_ms)
+        pending = self._ledger.budgets.in_force(list(budgets), now_ms)
+        versions = {young.budget.identity: young.versions for young in self._young}
+        self._young = [
+            Young(budgets[identity], since_ms, versions.get(identity, frozenset()) | {policy.version})
+            for identity, since_ms in self._ledger.budgets.came_after(now_ms - YOUNG_MS)
+            if identity in budgets
+        ]
         for seeding in pending:
-            if len(seeding.rebuilt) < SHARDS:
-                await self._seed_one(policy, seeding, now_ms)
-        if pending:
-            await asyncio.to_thread(self._ledger.budgets.seeded, [seeding.identity for seeding in pending])
+            if seeding not in self._counted and len(seeding.rebuilt) < SHARDS:
+                budget = budgets[seeding.identity]
+                found = spent_before(
+                    self._ledger.spending, budget, seeding, policy.upstreams, now_ms=now_ms, version=policy.version
+                )
+                lacking = frozenset(range(SHARDS)) - seeding.rebuilt
+                self._counted[seeding] = amounts(found, keep=lacking.__contains__)
+        return {seeding: self._counted.get(seeding, []) for seeding in pending}
 
-    async def _seed_one(self, policy: Policy, seeding: Seeding, now_ms: int) -> None:
-        budget = next(budget for budget in policy.counted if budget.identity == seeding.identity)
+    # -- what the ledger learns late ---------------------------------------------------------------------------------
 
-        def count() -> list[counters.Spent]:
-            found = spent_before(
-                self._ledger.spending, budget, seeding, policy.upstreams, now_ms=now_ms, version=policy.version
-            )
-            return amounts(found, keep=lambda shard: shard not in seeding.rebuilt)
+    def arrears(self, entries: Sequence[Entry]) -> Arrears:
+        """What counters lack of records that the ledger is about to take. In the writing thread."""
+        return arrears_of(entries, self._ledger, self._young, self._policy().upstreams, time.time_ns() // 1_000_000)
 
-        spent = await asyncio.to_thread(count)
-        for start in range(0, len(spent), SEED_AT_ONCE):
-            # The name tells this time in force from earlier ones of the same identity.
-            seeds = [
-                counters.seed(self._client, each, f"seed{seeding.since_ms}")
-                for each in spent[start : start + SEED_AT_ONCE]
-            ]
-            await asyncio.gather(*seeds)
-        if spent:
-            log.info("budget `%s` is new; %d of its counters begin with what was spent", budget.name, len(spent))
+    async def pay(self, arrears: Arrears) -> None:
+        """Raises StoreError; may be repeated."""
+        await arrears.pay(self._client)
 
     async def _now_ms(self) -> int:
         """By the clock of the store, which says what window it is."""

@@ -17,6 +17,8 @@ from ..store.keyspace import shard_of
 HOUR_MS = 3_600_000
 SETTLING_MS = HOUR_MS
 """Before a new budget came, all calls of this time are looked at one by one: which policy admitted them matters."""
+TURN_MS = 5_000
+"""Within this time all workers have turned to a new policy."""
 
 
 def spent_now(
@@ -61,15 +63,16 @@ def spent_before(
 ) -> list[Counter]:
     """What the counters of a budget that is new would have spent already: calls from `from_ms` until it came, less
     those that its own policy admitted, which its counters have."""
+    end_ms = seeding.since_ms + TURN_MS
     start_ms = max(seeding.from_ms, budget.every.window(now_ms)[0])
-    tally = Tally((budget,), now_ms, upstreams, from_ms=start_ms, before_ms=seeding.since_ms, not_version=version)
+    tally = Tally((budget,), now_ms, upstreams, from_ms=start_ms, before_ms=end_ms, not_version=version)
     first_ms, last_ms = hour_of(start_ms + HOUR_MS - 1), hour_of(seeding.since_ms - SETTLING_MS)
     if not is_rolled(budget) or first_ms >= last_ms:
-        _add_rows(spending, tally, start_ms, seeding.since_ms)
+        _add_rows(spending, tally, start_ms, end_ms)
     else:
         _add_rows(spending, tally, start_ms, first_ms)
         _add_hours(spending, tally, first_ms, last_ms)
-        _add_rows(spending, tally, last_ms, seeding.since_ms)
+        _add_rows(spending, tally, last_ms, end_ms)
     return list(tally.counters.values())
 
 

@@ -47,6 +47,13 @@ class BudgetBook:
                 for row in rows
             ]
 
+    def came_after(self, ms: int) -> list[tuple[str, int]]:
+        """Identity, and since when it is in force, of those that came after a moment."""
+        statement = select(budgets.c.identity, budgets.c.since_ms)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement.where(budgets.c.since_ms > ms, budgets.c.left_ms.is_(None)))
+            return [(row.identity, row.since_ms) for row in rows]
+
     def seeded(self, identities: Iterable[str]) -> None:
         """Their counters hold everything now."""
         with self._database.writing() as connection:

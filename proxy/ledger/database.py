@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec.structs import replace
+
+from ..core.record import Record, decode
 from .alerts import AlertBook
 from .budgets import BudgetBook
 from .claims import ClaimBook
@@ -15,10 +18,10 @@ from .outcomes import OutcomeBook
 from .queries import Queries
 from .raises import RaiseBook
 from .reports import Report, report
-from .reprice import Price, Repriced, reprice
+from .reprice import Charge, Price, Repriced, reprice
 from .spending import Spending
 from .twins import TwinGroup, twins
-from .writer import Fence, Ingested, Writer
+from .writer import Fence, Ingested, Writer, find
 
 
 class Ledger(Queries):
@@ -63,9 +66,15 @@ class Ledger(Queries):
         """Tasks that are the same work; see twins.twins. Raises TwinsInvalid too."""
         return twins(self._database, since_ms, until_ms)
 
-    def reprice(self, since_ms: int, price: Price, cursor: str | None = None) -> Repriced:
+    def known(self, call_ids: Iterable[str]) -> dict[str, Record]:
+        """The records of those calls that the ledger knows, with the revisions that the store gave."""
+        with self._database.reading() as connection:
+            rows = find(connection, call_ids).values()
+        return {row.call_id: replace(decode(row.record), revision=row.store_revision) for row in rows}
+
+    def reprice(self, since_ms: int, price: Price, charge: Charge, cursor: str | None = None) -> Repriced:
         """One step of pricing calls with a guessed or unknown price again; call it until `next` is None."""
-        return reprice(self._database, self._writer, since_ms, price, cursor)
+        return reprice(self._database, self._writer, since_ms, price, charge, cursor)
 
     def check(self) -> None:
         """Raises LedgerUnavailable unless the database answers."""

@@ -30,12 +30,14 @@ class Placed(Protocol):
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One record. `shard`, `epoch` and `id` say where the stream had it; an empty `id` means that it comes from no
-    stream (from a spool file that outlived the store's memory) and moves no position."""
+    stream (from a spool file that outlived the store's memory) and moves no position. `uncharged`: what it takes of
+    counters that the store may not have charged, as the store wrote it."""
 
     shard: int
     epoch: str
     id: str
     record: Record
+    uncharged: bytes = b""
 
 
 def order(stream_id: str) -> tuple[int, int]:

@@ -21,6 +21,10 @@ STEP_CALLS_MAX = 5_000
 Price = Callable[[Record], Record | None]
 """A record -> the same with another cost, or None where nothing better is known. Its revision does not matter."""
 
+Charge = Callable[[list[tuple[Record, Record]]], None]
+"""Charges counters with what calls cost now, given as they were and as they are. Called before a batch is committed,
+and perhaps again with the same; what it raises undoes the batch."""
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where repricing goes on: behind row `after`, up to row `newest`. Rows that were replaced lie behind that."""
@@ -52,7 +56,9 @@ def read_place(cursor: str) -> Place:
     return Place(int(after), int(newest))
 
 
-def reprice(database: Database, writer: Writer, since_ms: int, price: Price, cursor: str | None = None) -> Repriced:
+def reprice(
+    database: Database, writer: Writer, since_ms: int, price: Price, charge: Charge, cursor: str | None = None
+) -> Repriced:
     """One step through the ledger, oldest first. Each batch is a transaction: safe to break off and to begin again."""
     if cursor is not None:
         place = read_place(cursor)
@@ -61,7 +67,7 @@ def reprice(database: Database, writer: Writer, since_ms: int, price: Price, cur
             place = Place(0, last_seq(connection))
     done = Repriced()
     while done.looked_at < STEP_CALLS_MAX:
-        batch, place = reprice_batch(database, writer, since_ms, price, place)
+        batch, place = reprice_batch(database, writer, since_ms, price, charge, place)
         done = Repriced(
             looked_at=done.looked_at + batch.looked_at,
             changed=done.changed + batch.changed,
@@ -74,7 +80,7 @@ def reprice(database: Database, writer: Writer, since_ms: int, price: Price, cur
 
 
 def reprice_batch(
-    database: Database, writer: Writer, since_ms: int, price: Price, place: Place
+    database: Database, writer: Writer, since_ms: int, price: Price, charge: Charge, place: Place
 ) -> tuple[Repriced, Place]:
     """The next calls behind `place`; gives what was done and the place behind them."""
     statement = (
@@ -96,6 +102,8 @@ def reprice_batch(
             replacements.append(Replacement(row.seq, before, shown, row.store_revision))
             difference_nusd += (priced.cost_nusd or 0) - (before.cost_nusd or 0)
         writer.replace(connection, replacements)
+        if replacements:
+            charge([(replacement.before, replacement.after) for replacement in replacements])
     done = Repriced(looked_at=len(rows), changed=len(replacements), difference_nusd=difference_nusd)
     return done, Place(rows[-1].seq, place.newest) if rows else place
 

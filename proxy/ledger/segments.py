@@ -33,12 +33,13 @@ _SUFFIX = ".segment"
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
-    """One entry on disk. `record` is the record's JSON."""
+    """One entry on disk. `record` is the record's JSON, `uncharged` as in the entry."""
 
     shard: int
     epoch: str
     id: str
     record: bytes
+    uncharged: bytes = b""
 
 
 _encode_frame = msgspec.msgpack.Encoder().encode
@@ -181,12 +182,18 @@ class Segments:
 
 
 def frame(entry: Entry) -> bytes:
-    payload = _encode_frame(Frame(entry.shard, entry.epoch, entry.id, encode(entry.record)))
+    payload = _encode_frame(Frame(entry.shard, entry.epoch, entry.id, encode(entry.record), entry.uncharged))
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def entry_of(stored: Frame) -> Entry:
-    return Entry(shard=stored.shard, epoch=stored.epoch, id=stored.id, record=decode(stored.record))
+    return Entry(
+        shard=stored.shard,
+        epoch=stored.epoch,
+        id=stored.id,
+        record=decode(stored.record),
+        uncharged=stored.uncharged,
+    )
 
 
 def write_all(file: FileIO, data: bytes) -> None:

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from proxy.bookkeeping.arrears import repriced
 from proxy.bookkeeping.figures import BudgetFigures
 from proxy.bookkeeping.reading import divide
 from proxy.bookkeeping.rebuild import CounterKeeper
@@ -154,3 +156,59 @@ async def test_counters_of_a_ledger_that_is_away_are_set_when_it_is_back(
         assert len(home.keeper.rebuilding) == SHARDS
         await home.keeper.look({})
         assert home.keeper.rebuilding == set()
+
+
+async def test_a_call_that_ran_when_a_budget_came_is_counted_there_when_it_ends(store_url: str, ledger: Ledger) -> None:
+    async with house(store_url, ledger, PERSON) as home:
+        await home.keeper.look({})
+        old = home.policy.version
+        home.policy = policy_of(ROLLING)
+        running = call(1, policy_version=old)
+        await home.keeper.look({})
+        for _ in range(2):  # a process that dies before the ledger has it pays again
+            await home.keeper.pay(home.keeper.arrears([entry(running)]))
+        ledger.ingest([entry(running)])
+        assert (await home.shown())["roll"] == (1_200_000, 0)
+        assert not home.keeper.arrears([entry(running)]), "the ledger knows it"
+        admitted = call(2, policy_version=home.policy.version)
+        assert not home.keeper.arrears([entry(admitted)]), "its own policy has counted it"
+        # The late settle of a call that was given up: only the difference.
+        lost = call(3, policy_version=old, result="lost", cost_nusd=500_000)
+        await home.keeper.pay(home.keeper.arrears([entry(lost)]))
+        ledger.ingest([entry(lost)])
+        ended = call(3, policy_version=old, revision=2)
+        await home.keeper.pay(home.keeper.arrears([entry(ended)]))
+        assert (await home.shown())["roll"] == (2_400_000, 0)
+
+
+async def test_a_bookkeeper_that_starts_anew_still_knows_of_budgets_that_came_lately(
+    store_url: str, ledger: Ledger
+) -> None:
+    async with house(store_url, ledger, PERSON) as home:
+        await home.keeper.look({})
+        running = call(1, policy_version=home.policy.version)
+        home.policy = policy_of(ROLLING)
+        await home.keeper.look({})
+        again = CounterKeeper(home.client, ledger, policy=lambda: home.policy, take=home.take)
+        await again.look({})
+        await again.pay(again.arrears([entry(running)]))
+        ledger.ingest([entry(running)])
+        assert (await home.shown())["roll"] == (1_200_000, 0)
+
+
+async def test_calls_that_are_priced_again_charge_their_counters_the_difference_once(
+    store_url: str, ledger: Ledger
+) -> None:
+    async with house(store_url, ledger, ROLLING) as home:
+        await home.keeper.look({})
+        before = call(1, cost_source="assumed", policy_version=home.policy.version)
+        after = msgspec.structs.replace(before, cost_nusd=200_000, revision=2)
+        for _ in range(2):
+            await repriced([(before, after)], home.policy, before.at_ms).pay(home.client)
+        ledger.ingest([entry(before)])
+        # Nothing was charged in this test before, so that only the difference is seen.
+        assert set((await home.shown()).values()) == {(-1_000_000, 0)}
+
+
+def entry(record: Record) -> Entry:
+    return Entry(shard=0, epoch="", id="", record=record)

@@ -20,6 +20,11 @@ def at_seven(record: Record) -> Record:
     )
 
 
+def nobody(pairs: list[tuple[Record, Record]]) -> None:
+    """No counters to charge."""
+    assert all(before.call_id == after.call_id for before, after in pairs)
+
+
 def cost(ledger: Ledger) -> int:
     return ledger.report(["task"], since_ms=0, until_ms=FOREVER_MS).total.cost_nusd
 
@@ -33,7 +38,7 @@ def test_only_guessed_and_missing_prices_are_looked_at(ledger: Ledger) -> None:
             refused(4),
         )
     )
-    done = ledger.reprice(0, at_seven)
+    done = ledger.reprice(0, at_seven, nobody)
     assert (done.looked_at, done.changed, done.difference_nusd, done.next) == (2, 2, -86, None)
     assert cost(ledger) == 1_200_000 + 14
     total = ledger.report(["task"], since_ms=0, until_ms=FOREVER_MS).total
@@ -42,19 +47,19 @@ def test_only_guessed_and_missing_prices_are_looked_at(ledger: Ledger) -> None:
     repriced = ledger.call("call000002")
     assert repriced is not None
     assert (repriced.revision, repriced.cost_source, repriced.price_version) == (2, "policy", "p2")
-    assert ledger.reprice(0, at_seven).looked_at == 0
+    assert ledger.reprice(0, at_seven, nobody).looked_at == 0
 
 
 def test_what_has_no_better_price_stays_as_it_is(ledger: Ledger) -> None:
     ledger.ingest(entries(made(1, cost_source="assumed"), made(2, cost_source="assumed")))
     seq = ledger.last_seq()
-    done = ledger.reprice(0, lambda record: None if record.call_id == "call000001" else record)
+    done = ledger.reprice(0, lambda record: None if record.call_id == "call000001" else record, nobody)
     assert (done.looked_at, done.changed, ledger.last_seq()) == (2, 0, seq)
 
 
 def test_calls_before_the_time_are_left_alone(ledger: Ledger) -> None:
     ledger.ingest(entries(made(1, cost_source="assumed"), made(2, cost_source="assumed", at_ms=AT_MS + HOUR_MS)))
-    assert ledger.reprice(AT_MS + HOUR_MS, at_seven).changed == 1
+    assert ledger.reprice(AT_MS + HOUR_MS, at_seven, nobody).changed == 1
 
 
 def test_a_long_repricing_goes_in_steps_and_meets_no_call_twice(
@@ -70,7 +75,7 @@ def test_a_long_repricing_goes_in_steps_and_meets_no_call_twice(
 
     looked_at, steps, cursor = 0, 0, None
     while True:
-        done = ledger.reprice(0, dearer, cursor)
+        done = ledger.reprice(0, dearer, nobody, cursor)
         looked_at, steps, cursor = looked_at + done.looked_at, steps + 1, done.next
         if cursor is None:
             break
@@ -80,7 +85,7 @@ def test_a_long_repricing_goes_in_steps_and_meets_no_call_twice(
 
 def test_a_settle_that_comes_after_a_repricing_still_replaces_the_row(ledger: Ledger) -> None:
     ledger.ingest(entries(made(1, result="lost", cost_nusd=100, cost_source="assumed")))
-    ledger.reprice(0, at_seven)
+    ledger.reprice(0, at_seven, nobody)
     ledger.ingest(entries(made(1, revision=2), first=2))
     [record] = ledger.calls(Filters()).records
     assert (record.revision, record.result, record.cost_nusd) == (3, "ok", 1_200_000)
@@ -96,11 +101,26 @@ def test_a_fault_of_the_prices_leaves_the_batch_as_it_was(ledger: Ledger) -> Non
         raise RuntimeError("no book")
 
     with pytest.raises(RuntimeError, match="no book"):
-        ledger.reprice(0, broken)
+        ledger.reprice(0, broken, nobody)
     assert cost(ledger) == 1_200_000
 
 
 @pytest.mark.parametrize("cursor", ["", "5", "a-b", "1-", "-1-2"])
 def test_a_text_that_is_no_cursor_is_refused(ledger: Ledger, cursor: str) -> None:
     with pytest.raises(ValueError, match="no cursor"):
-        ledger.reprice(0, at_seven, cursor)
+        ledger.reprice(0, at_seven, nobody, cursor)
+
+
+def test_a_batch_whose_difference_cannot_be_charged_is_not_priced(ledger: Ledger) -> None:
+    ledger.ingest(entries(made(1, cost_nusd=100, cost_source="assumed")))
+    charged: list[tuple[Record, Record]] = []
+
+    def fails(pairs: list[tuple[Record, Record]]) -> None:
+        charged.extend(pairs)
+        raise RuntimeError("the store is away")
+
+    with pytest.raises(RuntimeError, match="away"):
+        ledger.reprice(0, at_seven, fails)
+    [(before, after)] = charged
+    assert (before.cost_nusd, after.cost_nusd, after.revision) == (100, 7, 2)
+    assert cost(ledger) == 100

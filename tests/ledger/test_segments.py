@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,8 @@ def test_another_process_finds_what_waits_and_where_the_streams_stand(tmp_path: 
 
 def test_an_entry_comes_back_as_it_was(tmp_path: Path) -> None:
     segments = Segments(tmp_path, quiet)
-    batch = entries(made(1, task="Zoë\0", revision=3), shard=63, epoch="e")
+    [entry] = entries(made(1, task="Zoë\0", revision=3), shard=63, epoch="e")
+    batch = [entry, msgspec.structs.replace(entry, uncharged=b'["acme",[]]')]
     segments.append(batch)
     seen: list[Entry] = []
     segments.replay(seen.extend)

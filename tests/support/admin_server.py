@@ -29,7 +29,8 @@ NOW_MS = AT_MS + 30 * 60_000
 
 @dataclass
 class Admin:
-    """`faults` are what is not ready; `price` prices again; `policy` is in force. All may be changed while the server
+    """`faults` are what is not ready; `price` prices again; `policy` is in force; `charged` are the
+    calls that were priced again, as they were and as they are. All may be changed while the server
     runs. There is no store, so budgets are shown as the ledger knows them."""
 
     ledger: Ledger
@@ -39,6 +40,7 @@ class Admin:
     policy: Policy = field(default_factory=Policy)
     now_ms: int = NOW_MS
     metrics: Metrics = field(default_factory=Metrics)
+    charged: list[tuple[Record, Record]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
     @property
@@ -64,6 +66,7 @@ class Admin:
             readiness=readiness,
             policy=policy,
             price=lambda record: self.price(record),
+            charge=self.charged.extend,
             rules=lambda: self.policy,
             budgets=BudgetFigures(
                 Client("unix:///nowhere/callmeter.sock"),

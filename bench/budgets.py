@@ -1,0 +1,213 @@
+"""`python -m bench.budgets`: what budgets cost. The load of the main job with 8 matching budgets, one rate limit and
+one concurrency limit; then with 10,000 budgets more in the policy and 1,000,000 users more in the store; beside the
+floor.
+
+It also times, inside Valkey, the script that reserves over 8 budgets, with an empty store and with the million users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from proxy.core.admission import Take
+from proxy.core.record import Record, encode
+from proxy.store import holds, takes
+from proxy.store.client import Client
+from proxy.store.counters import Spent
+from proxy.store.embedded import EmbeddedServer
+from proxy.store.epoch import ensure_epochs
+from proxy.store.keyspace import KEYS, shard_of
+
+from .callmeter import callmeter
+from .main_job import Bench, Measured, modes
+from .processes import OTHER_CPU, PROXY_CPU, helper, pin, stand_back
+
+MATCHING = """\
+budgets:
+  - {name: person-day, per: user, limit: $1000, every: day}
+  - {name: person-month, per: user, limit: $20000, every: month}
+  - {name: team-day, per: team, limit: $5000, every: day}
+  - {name: team-month, per: team, limit: $90000, every: month}
+  - {name: org-month, limit: $500000, every: month}
+  - {name: model-week, per: [user, model], limit: $9000, every: week}
+  - {name: person-roll, per: user, limit: $2000, every: rolling 24h}
+  - {name: tokens-day, per: user, limit: 2000M tokens, every: day}
+  - {name: calls-a-minute, per: user, limit: 1000000 calls, every: minute}
+  - {name: at-once, per: user, limit: 1000 concurrent}
+"""
+BUDGETS_MORE = 10_000
+USERS_MORE = 1_000_000
+SET_AT_ONCE = 1_000
+RESERVES = 5_000
+DAY_MS = 86_400_000
+ORG = "default"
+
+
+def others(count: int) -> str:
+    """Budgets that this load does not meet."""
+    return "".join(
+        f"  - {{name: other-{number}, match: {{user: user-{number}}}, per: user, limit: $5, every: day}}\n"
+        for number in range(count)
+    )
+
+
+def a_take(number: int, now_ms: int, counter: str = "bench") -> Take:
+    start_ms = now_ms - now_ms % DAY_MS
+    return Take(
+        counter=f"{counter}{number:08d}",
+        budget=f"budget-{number}",
+        unit="nusd",
+        limit=10**15,
+        amount=1000,
+        window_start_ms=start_ms,
+        window_end_ms=start_ms + DAY_MS,
+    )
+
+
+async def fill(url: str, users: int) -> None:
+    """A counter with something spent for each of so many users, as the store keeps them."""
+    client, now_ms = Client(url), int(time.time() * 1000)
+    await client.open()
+    try:
+        for start in range(0, users, SET_AT_ONCE):
+            words = ["MSET"]
+            for number in range(start, min(start + SET_AT_ONCE, users)):
+                take = a_take(number, now_ms, "user")
+                spent = Spent(
+                    org=ORG,
+                    counter=take.counter,
+                    amount=number + 1,
+                    window_start_ms=take.window_start_ms,
+                    window_end_ms=take.window_end_ms,
+                )
+                words += [spent.key, str(spent.amount)]
+            await client.call(*words)
+    finally:
+        await client.close()
+
+
+async def inside_valkey(url: str, count: int) -> float:
+    """Microseconds of a reserve over so many budgets, as Valkey itself counts the time of the script; the median of
+    batches, since what else the machine does counts in it, too."""
+    client = Client(url)
+    await client.open()
+    try:
+        keys, now_ms = KEYS[shard_of(ORG)], int(time.time() * 1000)
+        holding = takes.holding(ORG, [a_take(number, now_ms) for number in range(count)])
+        batches_us = []
+        for number in range(RESERVES):
+            record = Record(call_id=f"{number:032x}", at_ms=now_ms, user="ada", key_id="k", model="gpt-5-mini")
+            names = (keys.epoch, keys.holds, keys.drafts, keys.settled(record.call_id), *holding.keys)
+            arguments = (record.call_id, encode(record), 30_000, 0, *takes.reserve_arguments(holding))
+            if number % 100 == 0:
+                await client.call("CONFIG", "RESETSTAT")
+            await client.script("reserve", names, arguments)
+            if number % 100 == 99:
+                told = (await client.call("INFO", "commandstats")).decode()
+                stats = next(line for line in told.splitlines() if line.startswith("cmdstat_evalsha:"))
+                fields = dict(pair.split("=") for pair in stats.partition(":")[2].split(","))
+                batches_us.append(float(fields["usec"]) / 100)
+                for ended in range(number - 99, number + 1):
+                    await holds.drop(client, keys, call_id=f"{ended:032x}", holding=holding)
+        return statistics.median(batches_us)
+    finally:
+        await client.close()
+
+
+async def scripts(directory: Path) -> dict[str, float]:
+    server = EmbeddedServer(directory)
+    await server.open()
+    watching = asyncio.create_task(server.watch())
+    try:
+        client = Client(server.url)
+        await client.open()
+        await ensure_epochs(client, ledger_position={})
+        await client.close()
+        found = {"8 budgets": await inside_valkey(server.url, 8), "10 limits": await inside_valkey(server.url, 10)}
+        await fill(server.url, USERS_MORE)
+        return found | {"8 budgets, 1,000,000 users": await inside_valkey(server.url, 8)}
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await server.close()
+
+
+class Variant(msgspec.Struct, frozen=True):
+    name: str
+    budgets: str
+    users: int = 0
+
+
+VARIANTS = (
+    Variant("no budgets", ""),
+    Variant("10 limits", MATCHING),
+    Variant("10 of 10,010 limits, 1,000,000 users", MATCHING + others(BUDGETS_MORE), USERS_MORE),
+)
+
+
+def measured(variant: Variant, kinds: Sequence[str], repeats: int, quick: bool) -> list[tuple[str, Measured, Measured]]:
+    """(mode, the floor, Callmeter) of runs that stood next to each other."""
+    found = []
+    with (
+        tempfile.TemporaryDirectory(prefix="cm-") as directory,
+        helper("provider") as (_, provider_port),
+        helper("floor", f"http://127.0.0.1:{provider_port}") as (floor, floor_port),
+        callmeter(Path(directory), upstream_port=provider_port, budgets=variant.budgets) as served,
+    ):
+        if variant.users:
+            asyncio.run(fill(EmbeddedServer(served.data).url, variant.users))
+        pin(floor.pid, PROXY_CPU)
+        pin(served.worker, PROXY_CPU)
+        stand_back(served.bookkeeper)
+        bench = Bench(provider_port, floor.pid, floor_port, served)
+        chosen = [mode for mode in modes(quick=quick) if mode.name in kinds]
+        for repeat in range(repeats + 1):
+            for mode in chosen:
+                order = ("floor", "callmeter") if repeat % 2 else ("callmeter", "floor")
+                got = {target: bench.run(mode, target) for target in order}
+                if repeat:  # the first run warms up
+                    found.append((mode.name, got["floor"], got["callmeter"]))
+        if bench.bad:
+            raise SystemExit(f"bench: {bench.bad}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short runs, to see that it works")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each pair of runs is made  [3]")
+    parser.add_argument("--modes", default="chat,agent,stream", help="loads of the main job, by name")
+    asked = parser.parse_args()
+    pin(os.getpid(), OTHER_CPU)
+    with tempfile.TemporaryDirectory(prefix="cm-") as directory:
+        times_us = asyncio.run(scripts(Path(directory)))
+    for what, us in times_us.items():
+        print(f"a reserve inside Valkey, {what}: {us:.1f} us")
+    print("| policy | load | floor, us a call | worker, us a call | worker / floor | Valkey, us a call |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for variant in VARIANTS:
+        runs = measured(variant, asked.modes.split(","), asked.repeats, asked.quick)
+        for kind in dict.fromkeys(run[0] for run in runs):
+            mine = [run for run in runs if run[0] == kind]
+            ratios = sorted(ours.proxy_us / floor.proxy_us for _, floor, ours in mine)
+            print(
+                f"| {variant.name} | {kind} | {statistics.median(floor.proxy_us for _, floor, _ in mine):.0f} "
+                f"| {statistics.median(ours.proxy_us for _, _, ours in mine):.0f} "
+                f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
+                f"| {statistics.median(ours.store_us for _, _, ours in mine):.0f} |"
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
