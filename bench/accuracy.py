@@ -29,8 +29,9 @@ FITS = (100, 500, 1000)
 SHAPES = ("plain", "stream", "broken")
 BREAKING = ("worker killed", "store killed", "store frozen 5 s")
 FAULTS = ("none", *BREAKING, "client gone", "upstream 500")
-SLOW_MS = 200
-"""Between two pieces of a stream that may be cut: what is cut must not have arrived already on a busy machine."""
+SLOW_MS = {1: 200, 50: 200, 500: 1000}
+"""Between two pieces of a stream that may be cut, by concurrency: what is cut must not have arrived already, and two
+loads of 500 streams with five pieces a second each are more than one worker takes in."""
 UNDER_WAY = 10
 """The fault strikes when the provider has seen so many calls of each load that runs (three, of one at a time)."""
 FROZEN_S = 5.0
@@ -214,7 +215,7 @@ def surprises(concurrencies: Sequence[int]) -> list[list[Plan]]:
                 shape=shape,
                 learned=1000 // times,
                 output_max=4000,
-                pause_ms=SLOW_MS,
+                pause_ms=SLOW_MS[concurrency],
             )
             for kind in ("finish", "cut")
         ]

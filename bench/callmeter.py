@@ -64,12 +64,18 @@ class Callmeter(msgspec.Struct, kw_only=True):
 
 @contextmanager
 def callmeter(
-    directory: Path, *, upstream_port: int = 9, only: str = "", environ: dict[str, str] | None = None
+    directory: Path,
+    *,
+    upstream_port: int = 9,
+    only: str = "",
+    environ: dict[str, str] | None = None,
+    budgets: str = "",
 ) -> Iterator[Callmeter]:
-    """Serves from `directory`, with one worker, until the block ends; then it is told to stop and waited for."""
+    """Serves from `directory`, with one worker, until the block ends; then it is told to stop and waited for. `budgets`
+    are lines of the policy."""
     policies = directory / "policies"
     policies.mkdir(exist_ok=True)
-    (policies / "bench.yaml").write_text(POLICY.format(port=upstream_port))
+    (policies / "bench.yaml").write_text(POLICY.format(port=upstream_port) + budgets)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CALLMETER_", "OTEL_"))}
     settings = {"CALLMETER_DATA": str(directory / "data"), "CALLMETER_POLICIES": str(policies), "CALLMETER_ONLY": only}
     arguments = ["serve", "--workers", "1", "--port", "0", "--admin-port", "0"]
