@@ -23,10 +23,9 @@ from proxy.core.admission import Take
 from proxy.core.record import Record, encode
 from proxy.store import holds, takes
 from proxy.store.client import Client
-from proxy.store.counters import Spent
+from proxy.store.counters import Spent, set_counters
 from proxy.store.embedded import EmbeddedServer
-from proxy.store.epoch import ensure_epochs
-from proxy.store.keyspace import KEYS, shard_of
+from proxy.store.keyspace import KEYS, SHARDS, shard_of
 
 from .callmeter import callmeter
 from .main_job import Bench, Measured, modes
@@ -131,7 +130,8 @@ async def scripts(directory: Path) -> dict[str, float]:
     try:
         client = Client(server.url)
         await client.open()
-        await ensure_epochs(client, ledger_position={})
+        for shard in range(SHARDS):
+            await set_counters(client, shard, ())
         await client.close()
         found = {"8 budgets": await inside_valkey(server.url, 8), "10 limits": await inside_valkey(server.url, 10)}
         await fill(server.url, USERS_MORE)

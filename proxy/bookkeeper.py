@@ -199,8 +199,6 @@ class Bookkeeper:
             self.metrics.observe(record, replaces=replaces)
             if self.genai is not None:
                 self.genai.observe(record)
-        if self.export is not None:
-            self.export.notice(self.ledger.last_seq())
 
     async def _replay(self) -> bool:
         """Segments into the ledger, when it is back. True when none is left."""

@@ -16,6 +16,7 @@ from ..ledger.database import Ledger
 from ..ledger.entry import Entry
 from ..store import counters
 from ..store.client import Client
+from ..store.epoch import rebuilding
 from ..store.keyspace import KEYS, SHARDS, shard_of
 from ..store.later import hold as hold_later
 from ..store.ledger_stream import Entry as StreamEntry
@@ -62,7 +63,7 @@ class CounterKeeper:
     async def look(self, known: Mapping[int, tuple[str, str]]) -> None:
         """Sets the counters of shards that have none and begins their epochs; then sees whether a budget is new.
         `known`: shard -> epoch and stream id up to which the ledger has read. Cheap where there is nothing to do."""
-        self.rebuilding = await counters.rebuilding(self._client, ledger_position=known)
+        self.rebuilding = await rebuilding(self._client, ledger_position=known)
         if self.rebuilding:
             await self._rebuild(sorted(self.rebuilding))
             self.rebuilding = set()

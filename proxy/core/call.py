@@ -44,7 +44,6 @@ class Call(msgspec.Struct, kw_only=True):
     """The dated version of the interface that the query names (Azure's `api-version`), "" where it names none."""
     task: str | None = None
     session: str | None = None
-    agent_user: str | None = None
     """What the body says of task, session and end user (`metadata`, `user`); self-declared, never an identity."""
     body_bytes: int = 0
     inline_bytes: int = 0

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import msgspec
 
 from .admission import Charge, Take
-from .budgets import takes_for
 from .expected import Estimate
 from .policy import Policy
 from .record import Record
 from .recorded import seen_in
+from .takes import takes_for
 from .usage import NO_USAGE, Usage
 
 HELD_MS = 25 * 3600 * 1000

@@ -17,9 +17,8 @@ from typing import NamedTuple, TypeVar
 from ..core.caller import KeyInfo
 from ..core.keys import KeyInvalid, ParsedKey, parse, verify
 from ..core.refusal import Refusal
+from .polling import POLL_S, Poller
 
-POLL_S = 0.4
-"""A revocation is in force within a second: one interval, one query and room to spare."""
 LOOKUP_S = 2.0
 """How long a call waits for the database. Longer, and an agent's own time-out would hide the reason."""
 STALE_S = 300.0
@@ -67,7 +66,6 @@ class KeyRing:
         self._lookup = lookup
         self._changes = changes
         self._secrets = tuple(secrets)
-        self._poll_s = poll_s
         self._stale_s = stale_s
         self._clock = clock
         self._parsed: dict[str, ParsedKey] = {}
@@ -76,11 +74,8 @@ class KeyRing:
         self._looking: dict[str, asyncio.Task[KeyInfo | None]] = {}
         self._version = 0
         self._current_at = clock()
-        self._reachable = True
-        # A poll that hangs must not take a thread from look-ups, nor they one from it.
         self._threads = ThreadPoolExecutor(THREADS, "keyring")
-        self._poll_thread = ThreadPoolExecutor(1, "keyring-poll")
-        self._poller: asyncio.Task[None] | None = None
+        self._poller = Poller("changes of keys", self._poll, poll_s=poll_s)
 
     def __repr__(self) -> str:
         """Never shows a key."""
@@ -88,17 +83,14 @@ class KeyRing:
 
     async def start(self) -> None:
         """Begins to follow changes. Does not fail when the database is away; it is then asked again and again."""
-        await self._poll()
-        self._poller = asyncio.create_task(self._follow())
+        await self._poller.start()
 
     async def close(self) -> None:
         """Ends polling. A look-up that hangs in its thread is left behind."""
-        tasks = [task for task in (self._poller, *self._looking.values()) if task is not None]
-        for task in tasks:
+        for task in self._looking.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._poller.close(), *self._looking.values(), return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._poll_thread.shutdown(wait=False, cancel_futures=True)
 
     def cached(self, key_text: str) -> Known | None:
         """What is known of this key without waiting; None: ask `find`."""
@@ -160,29 +152,15 @@ class KeyRing:
         if not task.cancelled():
             task.exception()  # seen here also when every caller has gone away
 
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_s)
-            await self._poll()
-
     async def _poll(self) -> None:
         """Takes in what changed, until nothing more is new: one answer may hold only a part of it."""
-        try:
-            while await self._take_changes():
-                pass
-            self._reachable = True
-        except Exception as error:
-            if self._reachable:
-                log.warning("changes of keys cannot be read, known keys work on: %s", type(error).__name__)
-            self._reachable = False
+        while await self._take_changes():
+            pass
 
     async def _take_changes(self) -> bool:
         """One query; whether there may be more. Only keys in use are kept; others are looked up when they come."""
         asked_at = self._clock()
-        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the result.
-        async with asyncio.timeout(LOOKUP_S):
-            loop = asyncio.get_running_loop()
-            changed = await loop.run_in_executor(self._poll_thread, self._changes, self._version)
+        changed = await self._poller.ask(self._changes, self._version)
         version = self._version
         for info in changed:
             self._version = max(self._version, info.version)

@@ -6,22 +6,15 @@ While the database is away the raises that are known go on counting until they e
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from ..core.budgets import Budget, Raises
 from ..core.proven import ProvenTask, ProvenTasks, reach_ms
 from ..core.raises import GivenRaise, by_counter
+from .polling import POLL_S, Poller
 
-POLL_S = 0.4
-"""A raise counts within a second: one interval, one query and room to spare."""
-READ_S = 2.0
 OVERLAP_MS = 60_000
 """Changes of the last minute are read again: they are dated by the clocks of several hosts, and committed later."""
-
-log = logging.getLogger(__name__)
 
 
 class RaiseFollower:
@@ -45,44 +38,18 @@ class RaiseFollower:
         self._tasks = ProvenTasks()
         self._rules: Sequence[Budget] = ()
         self._given: Sequence[GivenRaise] = ()
-        self._poll_s = poll_s
-        self._thread = ThreadPoolExecutor(1, "raises")
-        self._reachable = True
-        self._poller: asyncio.Task[None] | None = None
+        self._poller = Poller("raises of budgets", self._poll, poll_s=poll_s)
         self.current: Raises = {}
 
     async def start(self) -> None:
-        """Begins to follow. Does not fail when the database is away; it is then asked again and again."""
-        await self._poll()
-        self._poller = asyncio.create_task(self._follow())
+        """Begins to follow. Does not fail when the database is away."""
+        await self._poller.start()
 
     async def close(self) -> None:
-        """Ends polling. A query that hangs in its thread is left behind."""
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def for_(self, budget: str, values: tuple[str, ...], now_ms: int) -> int:
-        """What all raises together add to the limit of one counter."""
-        return sum(more.by for more in self.current.get((budget, values), ()) if now_ms < more.until_ms)
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_s)
-            await self._poll()
+        await self._poller.close()
 
     async def _poll(self) -> None:
-        try:
-            async with asyncio.timeout(READ_S):
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._thread, self._look, self._unproven(), self._clock_ms())
-            self._reachable = True
-        except Exception as error:
-            # Whatever the database's driver raises: the raises that are known stay.
-            if self._reachable:
-                log.warning("raises of budgets cannot be read, known ones go on: %s", type(error).__name__)
-            self._reachable = False
+        await self._poller.ask(self._look, self._unproven(), self._clock_ms())
 
     def _look(self, rules: Sequence[Budget], now_ms: int) -> None:
         """In the follower's thread. Works the raises out anew only where something changed."""

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..core.caller import KeyInfo
 from .engine import Database
-from .reader import CHANGES_MAX, KEY_COLUMNS, key_info
+from .reader import KEY_COLUMNS, key_info
 from .tables import KEYS_VERSION, keys, meta
 
 UPDATABLE = frozenset({"team", "org", "labels", "kind", "acts_for", "expires_at_ms"})
@@ -71,12 +71,6 @@ class KeyStore:
     def revoke(self, key_id: str, at_ms: int) -> KeyInfo | None:
         """Takes a key out of use for good; revoking it again changes nothing. None: there is no such key."""
         return self._change(key_id, {"revoked_at_ms": at_ms})
-
-    def changes_since(self, version: int) -> Sequence[KeyInfo]:
-        """Keys made, changed or revoked after `version`, oldest change first, at most CHANGES_MAX."""
-        statement = select(*COLUMNS).where(keys.c.version > version).order_by(keys.c.version).limit(CHANGES_MAX)
-        with self._database.reading() as connection:
-            return [key_info(row) for row in connection.execute(statement)]
 
     def _change(self, key_id: str, changes: dict[str, Any]) -> KeyInfo | None:
         with self._database.writing(KEYS_VERSION) as connection:

@@ -6,9 +6,8 @@ the workers register their running calls again, with all they take.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,7 +16,7 @@ from ..core.record import Record
 from . import takes
 from .client import Client
 from .connection import Argument
-from .epoch import EPOCH_BYTES, NOTHING_READ
+from .epoch import EPOCH_BYTES
 from .holds import UNUSUAL_MEMORY_MS, charge_of
 from .keyspace import KEYS, ShardKeys, shard_of
 
@@ -89,18 +88,6 @@ async def _read(client: Client, org: str, asked: Sequence[Take]) -> list[State]:
             )
         states.append(State(int(spent or 0), int(held or 0)))
     return states
-
-
-async def rebuilding(client: Client, *, ledger_position: Mapping[int, tuple[str, str]]) -> set[int]:
-    """The shards without an epoch: of a new or emptied store, and of one that turned out to be an older copy (its
-    stream ends before `ledger_position`, as in `ensure_epochs`). They take nothing until `set_counters`. Raises
-    StoreError."""
-    asked = []
-    for shard, keys in enumerate(KEYS):
-        epoch, stream_id = ledger_position.get(shard, NOTHING_READ)
-        asked.append(client.script("epoch", (keys.epoch, keys.records), ("", epoch, stream_id)))
-    replies = await asyncio.gather(*asked)
-    return {shard for shard, epoch in enumerate(replies) if not epoch}
 
 
 async def set_counters(client: Client, shard: int, spent: Sequence[Spent]) -> bool:

@@ -93,7 +93,6 @@ class TraceExporter:
         self._running = False
         self._resting = False
         self._cursor: int | None = None
-        self._newest_seq = 0
         self._oldest_waiting_ms: float | None = None
         self._batch_calls = BATCH_CALLS_MAX
         self._failures = 0
@@ -101,20 +100,11 @@ class TraceExporter:
         """Records set aside because the collector takes others but not them."""
 
     @property
-    def lag_records(self) -> int:
-        """Rows of the ledger that wait for their export; what `notice` last told, so it may be a moment old."""
-        return max(0, self._newest_seq - (self._cursor or 0))
-
-    @property
     def lag_seconds(self) -> float:
         """Age of the oldest record that waits for its export, 0 when none does."""
         if self._oldest_waiting_ms is None:
             return 0.0
         return max(0.0, self._clock() - self._oldest_waiting_ms / 1000)
-
-    def notice(self, newest_seq: int) -> None:
-        """The ledger holds rows up to `newest_seq`. Only the lag needs to know."""
-        self._newest_seq = max(self._newest_seq, newest_seq)
 
     def use(self, *, profiles: Iterable[str], join: Join) -> None:
         """What a new policy says; the next batch follows it."""
@@ -228,7 +218,6 @@ class TraceExporter:
     def _move_cursor(self, seq: int) -> None:
         self._save_cursor(seq)
         self._cursor = seq
-        self._newest_seq = max(self._newest_seq, seq)
 
     def _succeeded(self) -> None:
         if self._failures:

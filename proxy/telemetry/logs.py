@@ -44,12 +44,6 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextI
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
-def log_event(logger: logging.Logger, level: int, message: str, /, **fields: Any) -> None:
-    """One line with structured fields beside its sentence."""
-    if logger.isEnabledFor(level):
-        logger.log(level, message, extra={FIELDS: fields})
-
-
 def log_call(record: Record) -> None:
     """The one line of a call: who, what, how it ended and what it cost. Failures and refusals as warnings."""
     level = logging.INFO if record.result in ("ok", "client_gone") else logging.WARNING

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Literal
 
@@ -171,18 +171,6 @@ class Metrics:
     def set_gauge(self, name: GaugeName, value: float) -> None:
         """Sets a gauge to what was just seen."""
         self._gauges[name].set(value)
-
-    def read_gauge(self, name: GaugeName, read: Callable[[], float]) -> None:
-        """Lets a gauge ask `read`, which must not block, each time metrics are shown; NaN where that raises."""
-
-        def safely() -> float:
-            try:
-                return float(read())
-            except Exception:
-                log.exception("Cannot read the gauge %s", name)
-                return float("nan")
-
-        self._gauges[name].set_function(safely)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The body and content type for a scrape; `accept` is its header, by which OpenMetrics can be asked for."""

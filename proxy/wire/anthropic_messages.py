@@ -157,7 +157,7 @@ def _read_message(call: Call, fields: Mapping[str, Any], route: Route) -> Call:
 
 
 def _read_metadata(call: Call, metadata: Mapping[str, Any]) -> None:
-    """Session, end user and task from `metadata.user_id`, which agents fill in forms of their own."""
+    """Session and task from `metadata.user_id`, which agents fill in forms of their own."""
     call.task = _task(metadata)
     user = text(metadata, "user_id")
     if user is None:
@@ -165,13 +165,10 @@ def _read_metadata(call: Call, metadata: Mapping[str, Any]) -> None:
     if user.startswith("{"):
         told = mapping(decode(user.encode("utf-8", "replace")))
         call.session = short_name(told.get("session_id"))
-        names = ("user_id", "account_uuid", "device_id")
-        call.agent_user = next(filter(None, (short_name(told.get(name)) for name in names)), None)
         call.task = call.task or _task(told)
         return
     found = _SESSION.match(user)
     call.session = short_name(found["session"]) if found else None
-    call.agent_user = short_name(found["user"] if found else user)
 
 
 def _task(fields: Mapping[str, Any]) -> str | None:

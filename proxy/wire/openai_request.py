@@ -70,7 +70,6 @@ def _read_form_fields(call: Call, body: bytes, content_type: str) -> None:
     call.model = call.model or form.fields.get("model")
     call.stream = form.fields.get("stream", "").lower() in ("true", "1")
     call.choices = choices(form.fields.get("n"))
-    call.agent_user = short_name(form.fields.get("user"))
     call.inline_bytes = form.file_bytes
 
 
@@ -108,13 +107,12 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
 
 
 def _read_labels(call: Call, body: Mapping[str, Any]) -> None:
-    """What the body says of task, session and end user."""
+    """What the body says of task and session."""
     if "metadata" in body:
         metadata = mapping(body.get("metadata"))
         call.task = _first_name(metadata, TASK_FIELDS)
         call.session = _first_name(metadata, SESSION_FIELDS)
     call.session = call.session or short_name(plain(body.get("prompt_cache_key")))
-    call.agent_user = _first_name(body, ("safety_identifier", "user"))
 
 
 def _first_name(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

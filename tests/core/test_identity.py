@@ -260,7 +260,7 @@ def test_the_key_of_a_call_never_goes_on_within_base64(before: bytes, after: byt
 
 def test_user_team_and_org_come_from_the_key() -> None:
     headers = {"x-callmeter-team": "other", "x-callmeter-org": "other", "baggage": "user.id=bob"}
-    found = caller(headers=headers, call=Call(agent_user="bob"))
+    found = caller(headers=headers)
     assert (found.org, found.team, found.user, found.key_id) == ("acme", "payments", "ada", "abcdefgh2345")
     assert found.labels == {"cost_center": "7"}
 

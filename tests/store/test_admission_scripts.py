@@ -19,11 +19,10 @@ from proxy.store import takes as takes_module
 from proxy.store.calls import CallStore
 from proxy.store.client import Client
 from proxy.store.counters import read_counters
-from proxy.store.epoch import ensure_epochs
 from proxy.store.keyspace import KEYS, shard_of
 from proxy.store.spool import Spool
 from proxy.store.sweeper import Sweeper
-from tests.support.store import a_record, now_ms, open_client
+from tests.support.store import a_record, ensure_epochs, now_ms, open_client
 from tests.support.takes import HOUR_MS, a_rolling_take, a_take, an_endless_take, hours
 from tests.support.valkey import PATIENT_S, RunningServer, short_folder
 

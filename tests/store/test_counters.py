@@ -8,8 +8,8 @@ import pytest
 from proxy.core.admission import State
 from proxy.store import counters as counters_module
 from proxy.store.client import Client
-from proxy.store.counters import Spent, read_counters, rebuilding, seed, set_counters
-from proxy.store.epoch import read_epochs
+from proxy.store.counters import Spent, read_counters, seed, set_counters
+from proxy.store.epoch import read_epochs, rebuilding
 from proxy.store.errors import StoreRebuilding
 from proxy.store.keyspace import KEYS, SHARDS, shard_of
 from tests.support.store import a_record, begin_epochs, entries, hold_of, open_calls, open_client

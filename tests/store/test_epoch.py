@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from proxy.store.client import Client
-from proxy.store.epoch import ensure_epochs, read_epochs
+from proxy.store.epoch import read_epochs
 from proxy.store.keyspace import KEYS, SHARDS, shard_of
-from tests.support.store import a_record, begin_epochs, entries, open_calls, open_client
+from tests.support.store import a_record, begin_epochs, ensure_epochs, entries, open_calls, open_client
 
 SHARD = shard_of("acme")
 

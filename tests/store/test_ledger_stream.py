@@ -9,11 +9,10 @@ import pytest
 
 from proxy.core.record import decode
 from proxy.store.client import Client
-from proxy.store.epoch import ensure_epochs
 from proxy.store.errors import StoreUnavailable
 from proxy.store.keyspace import KEYS, shard_of
 from proxy.store.ledger_stream import Entry, StreamReader
-from tests.support.store import a_record, begin_epochs, eventually, open_calls, open_client
+from tests.support.store import a_record, begin_epochs, ensure_epochs, eventually, open_calls, open_client
 from tests.support.valkey import RunningServer
 
 SHARD = shard_of("acme")

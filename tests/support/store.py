@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from proxy.core.record import Record, decode
 from proxy.store.calls import CallStore
 from proxy.store.client import Client
-from proxy.store.epoch import ensure_epochs
+from proxy.store.counters import set_counters
+from proxy.store.epoch import read_epochs, rebuilding
 from proxy.store.keyspace import KEYS, shard_of
 from proxy.store.ledger_stream import Entry, StreamReader
 from proxy.store.spool import Spool
@@ -51,6 +52,13 @@ async def open_calls(
         yield store
     finally:
         await store.close()
+
+
+async def ensure_epochs(client: Client, *, ledger_position: Mapping[int, tuple[str, str]]) -> dict[int, str]:
+    """As the bookkeeper does, for a ledger that knows of nothing spent. The epoch of each shard."""
+    shards = await rebuilding(client, ledger_position=ledger_position)
+    await asyncio.gather(*[set_counters(client, shard, ()) for shard in shards])
+    return await read_epochs(client)
 
 
 async def begin_epochs(url: str) -> dict[int, str]:

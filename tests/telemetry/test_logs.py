@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxy.telemetry.logs import LogFormat, configure, log_call, log_event
+from proxy.telemetry.logs import FIELDS, LogFormat, configure, log_call
 from tests.support.telemetry_records import FULL, REFUSED, record
 
 KEY = "cm_k234567abcdef_" + "0123456789abcdef" * 4
@@ -35,7 +35,9 @@ def logged_as(log_format: LogFormat, level: int = logging.INFO) -> Lines:
 
 def test_a_json_line_is_one_object_with_its_fields(root: logging.Logger) -> None:
     lines = logged_as("json")
-    log_event(logging.getLogger("proxy.bookkeeper"), logging.INFO, "The ledger is back", rows=12, seconds=1.5)
+    logging.getLogger("proxy.bookkeeper").log(
+        logging.INFO, "The ledger is back", extra={FIELDS: {"rows": 12, "seconds": 1.5}}
+    )
     (line,) = lines()
     shown = json.loads(line)
     assert shown.pop("time").endswith("Z")
@@ -50,7 +52,9 @@ def test_a_json_line_is_one_object_with_its_fields(root: logging.Logger) -> None
 
 def test_a_line_for_people_is_short_and_readable(root: logging.Logger) -> None:
     lines = logged_as("human")
-    log_event(logging.getLogger("proxy.bookkeeper"), logging.WARNING, "The ledger is away", url="a b", tries=2)
+    logging.getLogger("proxy.bookkeeper").log(
+        logging.WARNING, "The ledger is away", extra={FIELDS: {"url": "a b", "tries": 2}}
+    )
     (line,) = lines()
     assert line[12:] == ' WARNING bookkeeper: The ledger is away  url="a b"  tries=2'
 
@@ -78,7 +82,11 @@ def test_no_key_gets_through_in_message_arguments_fields_or_errors(root: logging
     lines = logged_as(log_format)
     logger = logging.getLogger("proxy")
     logger.warning("Refused %s", KEY)
-    log_event(logger, logging.INFO, "A field", header=f"Bearer {KEY}", nested={"inner": [KEY]}, exotic=Exception(KEY))
+    logger.log(
+        logging.INFO,
+        "A field",
+        extra={FIELDS: {"header": f"Bearer {KEY}", "nested": {"inner": [KEY]}, "exotic": Exception(KEY)}},
+    )
     log_call(record(task=KEY, error=KEY))
     try:
         raise ValueError(f"bad key {KEY}")
@@ -110,7 +118,7 @@ def test_what_a_caller_writes_cannot_fake_a_second_line(root: logging.Logger, lo
 
 def test_fields_cannot_replace_what_logging_itself_says(root: logging.Logger) -> None:
     lines = logged_as("json")
-    log_event(logging.getLogger("proxy"), logging.INFO, "true", level="fake", message="fake")
+    logging.getLogger("proxy").log(logging.INFO, "true", extra={FIELDS: {"level": "fake", "message": "fake"}})
     assert json.loads(lines()[0])["level"] == "info"
     assert json.loads(lines()[0])["message"] == "true"
 
@@ -118,6 +126,6 @@ def test_fields_cannot_replace_what_logging_itself_says(root: logging.Logger) ->
 def test_lines_below_the_level_are_not_written(root: logging.Logger) -> None:
     lines = logged_as("human", logging.WARNING)
     log_call(FULL)
-    log_event(logging.getLogger("proxy"), logging.INFO, "quiet")
+    logging.getLogger("proxy").log(logging.INFO, "quiet")
     logging.getLogger("opentelemetry.exporter").warning("each attempt of its own")
     assert lines() == []

@@ -177,29 +177,28 @@ class TestRequests:
     def test_claude_code_names_its_session_in_a_json_text(self) -> None:
         user_id = json.dumps({"device_id": "d1", "account_uuid": "", "session_id": "5b0e-77"})
         call = read("/v1/messages", {"model": "m", "metadata": {"user_id": user_id}})
-        assert (call.session, call.agent_user, call.task) == ("5b0e-77", "d1", None)
+        assert (call.session, call.task) == ("5b0e-77", None)
 
     def test_older_claude_code_names_its_session_at_the_end_of_a_word(self) -> None:
         user_id = "user_0abc_account_1-2_session_9f-8e"
         call = read("/v1/messages", {"model": "m", "metadata": {"user_id": user_id}})
-        assert (call.session, call.agent_user) == ("9f-8e", "user_0abc_account_1-2")
+        assert call.session == "9f-8e"
 
-    def test_any_other_user_id_is_the_end_user(self) -> None:
-        call = read("/v1/messages", {"model": "m", "metadata": {"user_id": "ada"}})
-        assert (call.session, call.agent_user) == (None, "ada")
+    def test_any_other_user_id_is_no_session(self) -> None:
+        assert read("/v1/messages", {"model": "m", "metadata": {"user_id": "ada"}}).session is None
 
     def test_a_task_in_the_metadata_is_found(self) -> None:
         assert read("/v1/messages", {"model": "m", "metadata": {"task": "PAY-7"}}).task == "PAY-7"
         user_id = json.dumps({"user_id": "ada", "task_id": "PAY-8"})
         call = read("/v1/messages", {"model": "m", "metadata": {"user_id": user_id}})
-        assert (call.task, call.agent_user) == ("PAY-8", "ada")
+        assert call.task == "PAY-8"
 
     @pytest.mark.parametrize(
         "metadata", [None, [], "x", {"user_id": 5}, {"user_id": "{broken"}, {"user_id": "a" * 999}]
     )
     def test_metadata_that_is_not_as_expected_is_passed_over(self, metadata: Any) -> None:
         call = read("/v1/messages", {"model": "m", "metadata": metadata})
-        assert (call.session, call.agent_user, call.task) == (None, None, None)
+        assert (call.session, call.task) == (None, None)
 
 
 class TestUsage:

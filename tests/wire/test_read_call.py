@@ -82,7 +82,7 @@ def test_the_fields_that_matter_are_read() -> None:
         },
     )
     assert (call.stream, call.usage_asked, call.max_output_tokens, call.choices) == (True, False, 20, 3)
-    assert (call.service_tier, call.agent_user, call.task, call.session) == ("flex", "ada", "FIX-1", "s-9")
+    assert (call.service_tier, call.task, call.session) == ("flex", "FIX-1", "s-9")
     assert call.body_bytes > 100
 
 
@@ -98,7 +98,6 @@ def test_the_fields_that_matter_are_read() -> None:
         ({"metadata": {"task": 7, "session": "s"}}, {"task": None, "session": "s"}),
         ({"prompt_cache_key": "k"}, {"session": "k"}),
         ({"prompt_cache_key": "k", "metadata": {"session": "s"}}, {"session": "s"}),
-        ({"safety_identifier": "sid", "user": "u"}, {"agent_user": "sid"}),
         ({"max_output_tokens": 5}, {"max_output_tokens": 5}),
         ({"background": True}, {"later": True}),
     ],
@@ -228,7 +227,7 @@ def test_a_form_is_read_without_its_files(quoted: str) -> None:
 def test_forms_of_images_are_read() -> None:
     body = form(('name="image[]"; filename="a.png"', b"\x89PNG"), ('name="n"', b"4"), ('name="user"', b"ada"))
     call = read("/v1/images/edits", body, "multipart/form-data; boundary=b0undary")
-    assert (call.choices, call.agent_user, call.model) == (4, "ada", None)
+    assert (call.choices, call.model) == (4, None)
 
 
 @pytest.mark.parametrize(

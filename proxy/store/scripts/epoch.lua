@@ -1,28 +1,18 @@
--- epoch: the epoch of a shard, begun anew where there is none or where the store is an older copy of itself.
+-- epoch: whether a shard has an epoch. An older copy of the store loses the one it has.
 --
 -- KEYS  1 epoch   2 records
--- ARGV  1 name for a new epoch; empty: begin none, so that the shard is rebuilding until counters.lua begins it
---       2 epoch and 3 stream id up to which the ledger has read (both empty: nothing yet)
--- Reply the epoch that is in force now; empty where there is none.
+-- ARGV  epoch (1) and stream id (2) up to which the ledger has read; both empty: nothing yet
+-- Reply 1, or 0: the shard is rebuilding until counters.lua begins its epoch.
 --
 -- A store that holds less than the ledger has already read is an older copy (a fail-over, a restored backup): what it
 -- says of holds and settled calls is out of date. An id is `ms-sequence`.
 
-local function begin()
-  if ARGV[1] == '' then
-    redis.call('DEL', KEYS[1])
-  else
-    redis.call('SET', KEYS[1], ARGV[1])
-  end
-  return ARGV[1]
-end
-
 local current = redis.call('GET', KEYS[1])
 if not current then
-  return begin()
+  return 0
 end
-if current ~= ARGV[2] then
-  return current
+if current ~= ARGV[1] then
+  return 1
 end
 
 local function parts(id)
@@ -41,8 +31,9 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
 end
 
 local last_ms, last_sequence = parts(last)
-local read_ms, read_sequence = parts(ARGV[3])
+local read_ms, read_sequence = parts(ARGV[2])
 if last_ms < read_ms or (last_ms == read_ms and last_sequence < read_sequence) then
-  return begin()
+  redis.call('DEL', KEYS[1])
+  return 0
 end
-return current
+return 1
