@@ -102,7 +102,7 @@ class Flight(msgspec.Struct, kw_only=True):
     @property
     def may_be_cut(self) -> bool:
         """A budget ends this stream where it has no more room for it."""
-        return self.plan is not None and bool(self.plan.cutting) and self.call.stream
+        return self.plan is not None and bool(self.plan.cutting)
 
     def open_meter(self) -> tuple[str, str]:
         """Begins to read the answer; returns the answer's content type and encoding."""

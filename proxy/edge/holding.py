@@ -52,7 +52,7 @@ class Plan(msgspec.Struct, kw_only=True):
     headers        `RateLimit` and `RateLimit-Policy` of its answer
     held_tokens    output tokens that the hold covers
     grows_at       a stream that has made more output tokens than these takes more
-    cutting        its budgets with `when_outgrown: cut`, by counter
+    cutting        the budgets that may cut it (streams alone), by counter
     unheld_tokens  what a stream has made beyond its hold while the store was away
     allowed        what it was let through with meanwhile
     """
@@ -260,12 +260,12 @@ class Holder:
         """
         step, owed = step_of(plan.held_tokens), max(0, seen_tokens - plan.held_tokens)
         try:
-            if await self._extend(record, plan, owed + step, seen_tokens) is None:
+            if await self._extend(record, plan, owed + step) is None:
                 return None
-            full = await self._extend(record, plan, owed, seen_tokens) if owed else None
+            full = await self._extend(record, plan, owed) if owed else None
         except StoreUnavailable as away:
             plan.grows_at = seen_tokens + step  # then the whole is asked for once more
-            return self._step_without_store(record, plan, policy, owed, str(away)) if owed else None
+            return self._step_without_store(record, plan, policy, owed, str(away)) if owed and plan.cutting else None
         plan.grows_at = plan.held_tokens
         if full is None:
             return None
@@ -274,7 +274,7 @@ class Holder:
         take = next(take for take in plan.way.takes if take.counter == full.counter)
         return outgrown_refusal(scope, take, full.state)
 
-    async def _extend(self, record: Record, plan: Plan, tokens: int, seen_tokens: int) -> NoRoom | None:
+    async def _extend(self, record: Record, plan: Plan, tokens: int) -> NoRoom | None:
         nusd = self._output_nusd(record, plan, tokens)
         full = await self._store.extend(record.call_id, record.org, nusd=nusd, tokens=tokens, within=plan.cutting)
         if full is None:
@@ -325,7 +325,7 @@ def step_of(held_tokens: int) -> int:
 
 def begin(plan: Plan) -> None:
     """The call has its hold: which budgets may cut it, and how much output the hold covers."""
-    plan.cutting = plan.way.scopes.cutting
+    plan.cutting = plan.way.scopes.cutting if plan.way.call.stream else {}
     covers(plan, covered_tokens(plan.way))
 
 

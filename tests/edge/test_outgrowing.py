@@ -146,14 +146,19 @@ async def test_an_answer_that_the_provider_has_sent_in_full_is_not_cut(store_url
 
 
 @pytest.mark.parametrize(
-    ("outage", "pieces_max"),
-    [("refuse", 12), ("{allow_up_to: $0.00030}", 16), ("allow", PIECES)],
+    ("outgrown", "outage", "pieces_max"),
+    [
+        ("cut", "refuse", 12),
+        ("cut", "{allow_up_to: $0.00030}", 16),
+        ("cut", "allow", PIECES),
+        ("finish", "refuse", PIECES),
+    ],
 )
 async def test_while_the_store_is_away_the_rule_says_whether_a_stream_is_cut(
-    store_url: str, monkeypatch: pytest.MonkeyPatch, outage: str, pieces_max: int
+    store_url: str, monkeypatch: pytest.MonkeyPatch, outgrown: str, outage: str, pieces_max: int
 ) -> None:
     async with edge_with(
-        store_url, talker := Talker(), budget("leash", 90_000, f"when_outgrown: cut, store_outage: {outage}")
+        store_url, talker := Talker(), budget("leash", 90_000, f"when_outgrown: {outgrown}, store_outage: {outage}")
     ) as edge:
 
         async def away(*_: Any, **__: Any) -> None:
@@ -162,7 +167,7 @@ async def test_while_the_store_is_away_the_rule_says_whether_a_stream_is_cut(
         monkeypatch.setattr(edge.worker.store, "extend", away)
         text = await told(edge, talker)
         [record] = await edge.records()
-    assert record.degraded
+    assert record.degraded is (outgrown == "cut")
     assert EXPECTED // PIECE_TOKENS < text.count(PIECE) <= pieces_max
     cut = pieces_max < PIECES
     assert (record.refusal, record.rule) == (("store_unavailable", "leash") if cut else (None, None))
