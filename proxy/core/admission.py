@@ -171,6 +171,7 @@ class Admission:
         self._life_ms = life_ms
         self.holds: dict[str, Hold] = {}
         self.settled: dict[str, Settled] = {}
+        self.seeded: set[tuple[str, str, int]] = set()
         self.spent: dict[tuple[str, int], int] = defaultdict(int)
         """By counter and start of the window, or of the sub-bucket of a rolling one."""
         self.held: dict[tuple[str, int], int] = defaultdict(int)
@@ -295,6 +296,17 @@ class Admission:
                 self.settled[call_id] = Settled(0, 1, hold.estimate)
                 lost.append(call_id)
         return lost
+
+    # -- beside calls ------------------------------------------------------------------------------------------------
+
+    def seed(self, take: Take, amount: int, name: str) -> bool:
+        """Adds to what a counter has spent, once for each name, counter and window. False where that was done."""
+        place = take.counter, bucket_start(take) if take.bucket_ms else take.window_start_ms
+        if (name, *place) in self.seeded:
+            return False
+        self.seeded.add((name, *place))
+        self.spent[place] += amount
+        return True
 
     # -- the counters ------------------------------------------------------------------------------------------------
 

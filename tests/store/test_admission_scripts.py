@@ -18,7 +18,7 @@ from proxy.core.usage import Usage
 from proxy.store import takes as takes_module
 from proxy.store.calls import CallStore
 from proxy.store.client import Client
-from proxy.store.counters import read_counters
+from proxy.store.counters import Spent, read_counters, seed
 from proxy.store.keyspace import KEYS, shard_of
 from proxy.store.spool import Spool
 from proxy.store.sweeper import Sweeper
@@ -94,10 +94,16 @@ steps = st.one_of(
     st.tuples(st.just("settle"), slots, st.just(1), costs, st.integers(0, 9)),
     st.tuples(st.just("settle without a hold"), slots, st.integers(1, 2), st.integers(0, 4), st.integers(0, 70)),
     st.tuples(st.just("extend"), slots, st.integers(0, 4), st.integers(0, 4), st.sets(counters)),
+    st.tuples(
+        st.just("seed"), st.sampled_from(("money", "rolling", "calls")), st.integers(0, 4), st.sampled_from("ab")
+    ),
     st.tuples(st.just("release"), slots),
     st.tuples(st.just("expire"), slots),
     st.tuples(st.just("expire"), slots),
+    st.tuples(st.just("give up"), slots),
+    st.tuples(st.just("give up"), slots),
     st.tuples(st.just("sweep")),
+    st.tuples(st.just("renew")),
     st.tuples(st.just("renew")),
     st.tuples(st.just("forget"), slots),
     st.tuples(st.just("script flush")),
@@ -195,6 +201,19 @@ class Twins:
         expected = self.model.extend(call_id, now_ms(), nusd=nusd, tokens=tokens, within=within) if grows else None
         assert given == expected
 
+    async def seed(self, kind: str, amount: int, name: str) -> None:
+        take = MAKERS[kind](0, 0)
+        self.seen[take.counter, take.window_start_ms] = take
+        spent = Spent(
+            org="acme",
+            counter=take.counter,
+            amount=amount,
+            window_start_ms=take.window_start_ms,
+            window_end_ms=take.window_end_ms,
+            bucket_ms=take.bucket_ms,
+        )
+        assert await seed(self.client, spent, name) == self.model.seed(take, amount, name)
+
     async def release(self, call_id: str) -> None:
         await self.store.release(call_id, "acme")
         self.model.release(call_id)
@@ -204,6 +223,11 @@ class Twins:
         await self.client.call("ZADD", ACME.holds, "XX", 1, call_id)
         if call_id in self.model.holds:
             self.model.holds[call_id].expires_ms = 1
+
+    async def give_up(self, call_id: str) -> None:
+        """The worker was cut off for so long that the sweeper came."""
+        await self.expire(call_id)
+        await self.sweep()
 
     async def sweep(self) -> None:
         assert await Sweeper(self.client)._sweep_shard(ACME) == len(self.model.expire(now_ms()))
