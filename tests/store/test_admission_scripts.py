@@ -191,13 +191,13 @@ class Twins:
     async def extend(self, call_id: str, nusd: int, tokens: int, within: set[str]) -> None:
         running = self.store._running.get(call_id)
         grows = running is not None and takes_module.grows(running.holding, nusd=nusd, tokens=tokens)
-        if running is not None and grows:
-            # A worker that extends a call whose hold is gone registers it again first.
-            self.model.register(call_id, running.holding.takes, now_ms(), estimate=estimate_of(decode(running.draft)))
         try:
             given = await self.store.extend(call_id, "acme", nusd=nusd, tokens=tokens, within=within)
         except ValueError:
             return  # more than is counted: nothing was done
+        if running is not None and grows:
+            # A worker that extends a call whose hold is gone registers it again first.
+            self.model.register(call_id, running.holding.takes, now_ms(), estimate=estimate_of(decode(running.draft)))
         expected = self.model.extend(call_id, now_ms(), nusd=nusd, tokens=tokens, within=within) if grows else None
         assert given == expected
 
