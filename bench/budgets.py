@@ -107,7 +107,7 @@ async def inside_valkey(url: str, count: int) -> float:
         for number in range(RESERVES):
             record = Record(call_id=f"{number:032x}", at_ms=now_ms, user="ada", key_id="k", model="gpt-5-mini")
             names = (keys.epoch, keys.holds, keys.drafts, keys.settled(record.call_id), *holding.keys)
-            arguments = (record.call_id, encode(record), 30_000, 0, *takes.reserve_arguments(holding))
+            arguments = (record.call_id, encode(record), 30_000, 0, 0, *takes.reserve_arguments(holding))
             if number % 100 == 0:
                 await client.call("CONFIG", "RESETSTAT")
             await client.script("reserve", names, arguments)

@@ -75,7 +75,7 @@ async def hold(client: Client, made: Record, taken: Sequence[Take], life_ms: int
     holding = takes.holding(made.org, waiting)
     keys = KEYS[shard_of(made.org)]
     names = (keys.epoch, keys.holds, keys.drafts, keys.settled(draft.call_id), *holding.keys)
-    arguments = (draft.call_id, records.encode(draft), life_ms, 1, *takes.reserve_arguments(holding))
+    arguments = (draft.call_id, records.encode(draft), life_ms, 1, 0, *takes.reserve_arguments(holding))
     await client.script("reserve", names, arguments)
 
 
