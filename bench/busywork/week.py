@@ -69,7 +69,7 @@ def machines(own: Callable[[str], Random], company: Company) -> Iterator[Iterato
 
 
 def games(own: Callable[[str], Random], company: Company, phrasing: Phrasing) -> Iterator[Iterator[Made]]:
-    """Some 30 of 200 people play. What they do beside it is as honest as everybody's."""
+    """Some 70 of 200 people play. What they do beside it is as honest as everybody's."""
     people = iter(company.people[(number * 37 + 5) % len(company.people)] for number in range(len(company.people)))
     for disguise in gamed.DISGUISES:
         for turn in range(2):
