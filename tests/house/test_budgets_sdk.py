@@ -44,7 +44,7 @@ budgets:
   - {name: soft, match: {user: "soft*"}, per: user, limit: $0.000001, every: day, then: warn}
   - {name: shortened, match: {user: "trim*"}, per: user, limit: $0.004, every: day, reserve: worst_case, trim: true}
   - {name: short-leash, match: {user: "cut*"}, per: user, limit: $0.0005, every: day, when_outgrown: cut}
-  - {name: in-time, match: {user: "later*"}, per: user, limit: $0.10, every: day}
+  - {name: in-time, match: {user: "later*"}, per: user, limit: $0.10, every: day, unbounded: $0.06}
   - {name: bounded, match: {user: "bound*"}, per: user, limit: $1, every: day, reserve: worst_case}
 access:
   - {name: ticket-needed, match: {user: "ticket*", not: {task_source: key}}, then: refuse, help: "run callmeter task"}
