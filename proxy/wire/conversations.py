@@ -7,6 +7,7 @@ says is left out, and of a conversation with thousands of turns the midst is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -43,6 +44,10 @@ NOT_ANSWERED_BY = frozenset(
     }
 )
 """Fields that change how an answer is sent, billed, kept or counted, and not what it is."""
+
+ARGUMENTS_REMEMBERED = 4096
+ARGUMENTS_REMEMBERED_CHARACTERS = 512
+"""Short arguments of tools are brought in order once: they come again with every call of a conversation."""
 
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -105,12 +110,19 @@ def _ends(conversation: Conversation, messages: list[Any]) -> list[Any]:
 def _arguments(value: Any) -> str:
     """A tool's arguments as JSON with sorted keys, whether they came as JSON or as a text that holds some."""
     if isinstance(value, str):
-        if value[:1] not in ("{", "["):
-            return value
-        decoded = decode(value)
-        if decoded is None:
-            return value
-        value = decoded
+        return _sorted_text(value) if len(value) <= ARGUMENTS_REMEMBERED_CHARACTERS else _sorted(value)
+    return _sorted_json(value)
+
+
+def _sorted(text_: str) -> str:
+    decoded = decode(text_) if text_[:1] in ("{", "[") else None
+    return text_ if decoded is None else _sorted_json(decoded)
+
+
+_sorted_text = lru_cache(maxsize=ARGUMENTS_REMEMBERED)(_sorted)
+
+
+def _sorted_json(value: Any) -> str:
     try:
         return _encode(value).decode() if value is not None else ""
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
@@ -236,7 +248,7 @@ def _read_responses(conversation: Conversation, asked: dict[str, Any]) -> None:
             talk.turn(False).texts.append(item)
             continue
         item = mapping(item)
-        kind, role = item.get("type"), item.get("role")
+        kind, role = str(item.get("type")), item.get("role")
         if role in ("system", "developer"):
             conversation.system += _texts(item.get("content"))
         elif role is not None:
@@ -245,7 +257,7 @@ def _read_responses(conversation: Conversation, asked: dict[str, Any]) -> None:
         elif kind in _CALL_ITEMS:
             given = next((item[name] for name in ("arguments", "input", "action") if name in item), None)
             talk.turn(True).calls.append((str(item.get("name") or kind), _arguments(given)))
-        elif isinstance(kind, str) and kind.endswith("_output"):
+        elif kind.endswith("_output"):
             talk.turn(False).results.append(_result(item.get("output")))
     conversation.turns = talk.turns
 

@@ -165,6 +165,10 @@ def test_odd_bodies_are_fingerprinted_in_bounded_time(body: bytes) -> None:
     assert time.process_time() - begun < 2  # a guard against a blow-up; bench/duplicates.py measures
 
 
+def test_an_item_whose_type_is_no_name_is_left_out() -> None:
+    assert conversation("openai.responses", {"input": [{"type": []}, {"type": {"a": 1}, "role": []}]}).turns != []
+
+
 def test_of_the_same_key_twice_the_last_counts_as_at_the_provider() -> None:
     once = conversation("openai.chat", b'{"messages":[{"role":"user","content":"c"}]}')
     twice = conversation("openai.chat", TWICE)
