@@ -21,6 +21,7 @@ from .bookkeeping.alerting import Alerting
 from .bookkeeping.arrears import Arrears, repriced
 from .bookkeeping.beginning import Beginning
 from .bookkeeping.claiming import Claiming
+from .bookkeeping.closing_days import close_days_while_active
 from .bookkeeping.exporting import export_while_active
 from .bookkeeping.figures import BudgetFigures
 from .bookkeeping.outcome_clock import OutcomeClock
@@ -342,6 +343,7 @@ class Bookkeeper:
             self._alerting().run(),
             Claiming(self.client, self.ledger.claims, self.lease, self._in_writer).run(),
             OutcomeClock(self.ledger.outcomes, self.lease, self._in_writer, self.metrics.changed).run(),
+            close_days_while_active(self.lease, self._close_days),
         ]
         if self.export is not None:
             jobs.append(export_while_active(self.export, self.lease, lambda: self.desk.policy))
@@ -402,6 +404,9 @@ class Bookkeeper:
         if self.genai is not None:
             ends.append(asyncio.to_thread(self.genai.close))
         await asyncio.gather(*ends)
+
+    async def _close_days(self, now_ms: int) -> int:
+        return await self._in_writer(lambda: self.ledger.close_days(now_ms))
 
     def _alerting(self) -> Alerting:
         return Alerting(

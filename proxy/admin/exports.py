@@ -7,10 +7,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 
+import msgspec
 from aiohttp import web
 
 from ..core import focus
+from ..core.attribution import shares
 from ..core.cells import csv_lines
+from ..ledger.changes import Parts
+from ..ledger.exports import HourSums
 from ..ledger.rollups import DIMENSIONS, MEASURES
 from .context import AdminContext
 from .parameters import chosen, known_only, moment_ms, zone_of
@@ -48,17 +52,16 @@ class Exports:
         def parts() -> Iterator[bytes]:
             yield csv_lines([focus.head(with_users)]).encode()
             for hour in self._context.ledger.hours(since_ms, until_ms, timezone):
-                yield csv_lines(focus_lines(hour.by, hour.charged, hour.month, with_users)).encode()
+                yield csv_lines(focus_lines(hour, with_users)).encode()
 
         return await stream(request, "text/csv", self._threads, parts)
 
 
-def focus_lines(
-    by: dict[tuple[str, ...], list[int]], charged: focus.Period, billed: focus.Period, with_users: bool
-) -> Iterator[list[str]]:
-    """The rows of one hour, in the order of names: results, and users where they are left out, are summed up."""
+def focus_lines(hour: HourSums, with_users: bool) -> Iterator[list[str]]:
+    """The rows of one hour, in the order of names: results, and users where they are left out, are summed up. What a
+    task cost is shared out among its outcomes, as in reports."""
     places: dict[focus.Place, list[int]] = {}
-    for values, sums in by.items():
+    for values, sums in hour.by.items():
         named = dict(zip(DIMENSIONS, values, strict=True))
         del named["result"]
         if not with_users:
@@ -67,9 +70,22 @@ def focus_lines(
         for index, value in enumerate(sums):
             total[index] += value
     for place in sorted(places, key=lambda place: tuple(getattr(place, name) for name in place.__struct_fields__)):
-        named_sums = dict(zip(MEASURES, places[place], strict=True))
-        if focus.is_charge(named_sums):
-            yield focus.line(place, named_sums, charged, billed, with_users=with_users)
+        for shown, sums in by_outcome(place, places[place], hour.outcomes):
+            named_sums = dict(zip(MEASURES, sums, strict=True))
+            if focus.is_charge(named_sums):
+                yield focus.line(shown, named_sums, hour.charged, hour.month, with_users=with_users)
+
+
+def by_outcome(place: focus.Place, sums: list[int], outcomes: Parts) -> Iterator[tuple[focus.Place, list[int]]]:
+    """A row for each outcome of the task; the row as it is where there is none."""
+    parts = outcomes.get((place.org, place.task), ())
+    if not parts:
+        yield place, sums
+        return
+    cut = [shares(amount, [part.weight for part in parts]) for amount in sums]
+    for number, part in enumerate(parts):
+        shown = msgspec.structs.replace(place, outcome=part.key, outcome_status=part.state)
+        yield shown, [amounts[number] for amounts in cut]
 
 
 async def stream(

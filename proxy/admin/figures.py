@@ -7,9 +7,11 @@ from typing import Any, get_args
 import msgspec
 from aiohttp import web
 
+from ..core.patience import patience_of
 from ..core.record import Result, public, rfc3339
+from ..core.report import row_fields
 from ..ledger.queries import LIMIT_DEFAULT, LIMIT_MAX, Filters
-from ..ledger.reports import ReportInvalid, row_fields
+from ..ledger.reports import ReportInvalid
 from ..ledger.rollups import TASK_MEASURES, TaskTotals
 from ..store.errors import StoreError
 from .answers import Problem, json_answer
@@ -85,10 +87,18 @@ class Figures:
         until_ms = moment_ms(asked, "until", now_ms, months_of)
         since_ms = whole_hour(asked, "since", since_ms)
         until_ms = now_ms + 1 if until_ms is None else whole_hour(asked, "until", until_ms)
+        rules = self._context.rules()
 
         def read() -> bytes:
             try:
-                made = self._ledger.report(by, since_ms=since_ms, until_ms=until_ms, timezone=timezone)
+                made = self._ledger.report(
+                    by,
+                    since_ms=since_ms,
+                    until_ms=until_ms,
+                    timezone=timezone,
+                    teams=rules.teams,
+                    patience=patience_of(rules.unproven, now_ms),
+                )
             except ReportInvalid as error:
                 raise Problem(400, f"`by`: {error}", parameter="by") from None
             return msgspec.json.encode(
@@ -99,6 +109,8 @@ class Figures:
                     "timezone": timezone,
                     "rows": [row_fields(made.by, row) for row in made.rows],
                     "total": row_fields((), made.total),
+                    "outcomes": made.outcomes,
+                    "withheld": made.withheld,
                 }
             )
 

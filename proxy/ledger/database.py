@@ -6,10 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
+from ..core.outcomes import Team
+from ..core.patience import NO_PATIENCE, Patience
 from ..core.record import Record, decode
+from ..core.report import Report
 from .alerts import AlertBook
 from .budgets import BudgetBook
 from .claims import ClaimBook
+from .daily import close_days
 from .engine import Database
 from .entry import Entry, Position
 from .exports import HourSums, hours
@@ -17,7 +21,7 @@ from .keys import KeyStore
 from .outcomes import OutcomeBook
 from .queries import Queries
 from .raises import RaiseBook
-from .reports import Report, report
+from .reports import report
 from .reprice import Charge, Price, Repriced, reprice
 from .spending import Spending
 from .twins import TwinGroup, twins
@@ -54,9 +58,22 @@ class Ledger(Queries):
         """Rows, roll-ups and positions in one transaction; see Writer.ingest. Raises PositionMoved too."""
         return self._writer.ingest(batch, fence=fence)
 
-    def report(self, by: Sequence[str], *, since_ms: int, until_ms: int, timezone: str = "UTC") -> Report:
-        """Sums by name; see reports.report. Raises ReportInvalid too."""
-        return report(self._database, by, since_ms, until_ms, timezone)
+    def report(
+        self,
+        by: Sequence[str],
+        *,
+        since_ms: int,
+        until_ms: int,
+        timezone: str = "UTC",
+        teams: Sequence[Team] = (),
+        patience: Patience = NO_PATIENCE,
+    ) -> Report:
+        """Sums by name, and outcomes; see reports.report. Raises ReportInvalid too."""
+        return report(self._database, by, since_ms, until_ms, timezone, teams=teams, patience=patience)
+
+    def close_days(self, now_ms: int) -> int:
+        """Sums up days that are over, some at a time; how many. See daily.close_days."""
+        return close_days(self._database, now_ms)
 
     def hours(self, since_ms: int, until_ms: int, timezone: str = "UTC") -> Iterator[HourSums]:
         """The sums of every hour, oldest first; see exports.hours. Raises ReportInvalid too."""

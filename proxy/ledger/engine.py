@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, 
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.schema import CreateColumn
 
+from .daily import open_all
 from .errors import LedgerRefused, LedgerUnavailable
 from .tables import KEYS_VERSION, LEDGER_ID, SCHEMA, SCHEMA_VERSION, WRITER, meta, metadata
 
@@ -30,6 +31,8 @@ CONNECTIONS_MAX = 8
 """One writer, the threads of the admin port, the exporters; more would only wait for the same disk."""
 CACHE_KIB = 16_384
 """SQLite's page cache: holds the inner pages of all indexes of some ten million calls."""
+FIRST_WITH_DAYS = 5
+"""The first schema with sums of days."""
 CREATE_LOCK = 0x63616C6C6D657465
 """PostgreSQL advisory lock for making the schema: the letters `callmete`, so that it is nobody else's."""
 
@@ -133,10 +136,10 @@ class Database:
                 "written by a newer version; run that one, or use another CALLMETER_LEDGER_URL"
             )
         if int(version) < SCHEMA_VERSION:
-            self._upgrade()
+            self._upgrade(int(version))
         return known[LEDGER_ID]
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, version: int) -> None:
         """Brings the schema of an older version up to ours: every version has only added tables, columns and indexes.
         In rows of before a new column has its default, which is what the older version would have written."""
         with self._translated(), self._writer.begin() as connection:
@@ -151,6 +154,8 @@ class Database:
                         connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
+            if version < FIRST_WITH_DAYS:
+                open_all(connection)
             connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value=str(SCHEMA_VERSION)))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from ..core.focus import Period
 from ..core.record import decode
+from .changes import Parts, parts_of_tasks
 from .engine import Database
 from .reports import Interval, intervals, month_bounds, zone
 from .rollups import DIMENSIONS, HOUR_MS, MEASURES, add_to, dimensions, hour_of, measures
@@ -19,11 +20,14 @@ ROWS_AT_ONCE = 2_000
 
 
 class HourSums(NamedTuple):
-    """What calls of one hour came to, by their DIMENSIONS; `sums` are MEASURES. An hour that the edge of the time asked
-    for or the end of a month cuts through is shorter, or comes twice."""
+    """What calls of one hour came to, by their DIMENSIONS; the sums are MEASURES, `outcomes` those of each task.
+
+    An hour that the edge of the time asked for or the end of a month cuts through is shorter, or comes twice.
+    """
 
     charged: Period
     month: Period
+    outcomes: Parts
     by: dict[tuple[str, ...], list[int]]
 
 
@@ -37,11 +41,12 @@ def hours(database: Database, since_ms: int, until_ms: int, timezone: str = "UTC
         bounds = connection.execute(select(func.min(hourly.c.hour_ms), func.max(hourly.c.hour_ms))).one()
         if bounds[0] is None:
             return
+        outcomes = parts_of_tasks(connection)
         start_ms, end_ms = max(since_ms, bounds[0]), min(until_ms, bounds[1] + HOUR_MS)
         for interval in intervals(start_ms, end_ms, ("month",), months_of):
             month = Period(*month_bounds(interval.start_ms, months_of))
             for charged, by in hours_of(connection, interval):
-                yield HourSums(charged, month, by)
+                yield HourSums(charged, month, outcomes, by)
 
 
 def hours_of(connection: Connection, interval: Interval) -> Iterator[tuple[Period, dict[tuple[str, ...], list[int]]]]:

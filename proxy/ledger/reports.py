@@ -1,74 +1,38 @@
-"""Reports: what calls came to, summed by task, team, model and the like. Rows stand in the order of their names.
+"""Reports: what calls came to, and what they came to in outcomes, by team, task, model and the like.
 
-There is no other order, on purpose: a list of people by use is what this product exists to replace.
+Rows stand in the order of their names. There is no other order, on purpose: see core/report.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection
 
-from ..core.record import decode
-from ..core.usage import TOKEN_FIELDS
+from ..core.attribution import FATES, fates, shares
+from ..core.outcomes import Team
+from ..core.patience import NO_PATIENCE, Patience
+from ..core.report import PEOPLE_MIN, Report, Row, Shape, Tally, Values, delivery_of, in_order, row_of
+from .changes import Changes, told
 from .engine import Database
-from .rollups import DIMENSIONS, HOUR_MS, MEASURES, USAGE_SUMS, add_to, dimensions, hour_of, measures
-from .tables import calls, hourly
+from .rollups import DAY_SUMS, USAGE_SUMS
+from .sums import Cell, Sums
 
-BY = ("task", "team", "user", "model", "agent", "month", "provider", "api", "org", "upstream")
+BY = ("task", "team", "user", "model", "agent", "outcome", "month", "provider", "api", "org", "upstream")
 """What a report can be broken down by."""
 
-RESULTS_APART = ("refused", "failed", "client_gone", "lost")
-"""Results that a row counts apart; what is left of `calls` went well."""
+COUNTS = tuple(name for name in DAY_SUMS if name not in (*USAGE_SUMS, "calls", "cost_nusd", "list_nusd"))
+SHAPE = Shape(names=DAY_SUMS, usage=USAGE_SUMS, counts=COUNTS)
 
 ROWS_MAX = 100_000
-"""Rows of one report: some 50 MB of JSON. More is an export, not a report."""
-
-SUMS = (*RESULTS_APART, *MEASURES)
-
-Values = tuple[str, ...]
+"""Rows of one report: some 100 MB of JSON. More is an export, not a report."""
 
 
 class ReportInvalid(ValueError):
     """A report that cannot be made as asked for. The sentence says what to change."""
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums of calls. `values` belong to the report's `by`, in its order; None is an absent task, agent or the like.
-
-    `cost_nusd` leaves out the `unpriced_calls` and contains the guess for the `assumed_calls`, and `repeat_nusd`: what
-    the `repeat_calls` cost, which repeat work. `usage` has the
-    record's fields, with `requests` as one number and `audio_ms` for its seconds.
-    """
-
-    values: tuple[str | None, ...]
-    calls: int
-    refused: int
-    failed: int
-    client_gone: int
-    lost: int
-    cost_nusd: int
-    list_nusd: int
-    unpriced_calls: int
-    assumed_calls: int
-    repeat_calls: int
-    repeat_nusd: int
-    tokens: int
-    usage: dict[str, int]
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows by name, and their total, which is exactly their sum."""
-
-    by: tuple[str, ...]
-    since_ms: int
-    until_ms: int
-    rows: list[Row]
-    total: Row
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -79,36 +43,165 @@ class Interval(msgspec.Struct, frozen=True):
     month: str
 
 
-def report(database: Database, by: Sequence[str], since_ms: int, until_ms: int, timezone: str = "UTC") -> Report:
-    """Sums of the calls admitted from `since_ms` to before `until_ms`. Months are those of `timezone`.
+def report(
+    database: Database,
+    by: Sequence[str],
+    since_ms: int,
+    until_ms: int,
+    timezone: str = "UTC",
+    *,
+    teams: Sequence[Team] = (),
+    patience: Patience = NO_PATIENCE,
+) -> Report:
+    """Sums of the calls admitted from `since_ms` to before `until_ms`, and of the outcomes decided then.
 
-    Whole hours come from roll-ups. Where an edge, or a month of a zone like Asia/Kolkata, cuts through an hour, the
-    calls of that hour are read one by one, so that every report is exact. Raises ReportInvalid, LedgerUnavailable.
+    Months are those of `timezone`. `teams` says what is delivered, `patience` which money is spent for nothing yet.
+    Raises ReportInvalid, LedgerUnavailable.
     """
-    by = check_by(by)
-    sums: dict[Values, list[int]] = {}
+    made = _Making(check_by(by), since_ms, until_ms, zone(timezone), patience)
     with database.reading() as connection:
-        bounds = connection.execute(select(func.min(hourly.c.hour_ms), func.max(hourly.c.hour_ms))).one()
-        if bounds[0] is not None:
-            start_ms, end_ms = max(since_ms, bounds[0]), min(until_ms, bounds[1] + HOUR_MS)
-            for interval in intervals(start_ms, end_ms, by, zone(timezone)):
-                for values, added in sums_of(connection, interval, by):
-                    add_to(sums.setdefault(values, [0] * len(SUMS)), added)
-                    if len(sums) > ROWS_MAX:
-                        raise ReportInvalid(
-                            f"the report has more than {ROWS_MAX:,} rows; ask for a shorter time or fewer names in `by`"
-                        )
-    names = sorted(sums, key=lambda values: [(not value, value) for value in values])
-    total = [0] * len(SUMS)
-    for values in names:
-        add_to(total, tuple(sums[values]))
-    return Report(
-        by=by,
-        since_ms=since_ms,
-        until_ms=until_ms,
-        rows=[row(values, sums[values]) for values in names],
-        total=row((), total),
-    )
+        made.read(connection)
+    return made.report(teams)
+
+
+class _Making:
+    """One report while it is made."""
+
+    def __init__(
+        self, by: tuple[str, ...], since_ms: int, until_ms: int, months_of: ZoneInfo, patience: Patience
+    ) -> None:
+        self._by = by
+        self._since_ms = since_ms
+        self._until_ms = until_ms
+        self._months_of = months_of
+        self._patience = patience
+        self._tallies: dict[Values, Tally] = {}
+        self._columns = [name for name in by if name not in ("month", "outcome")]
+        self._before = Tally(0)
+        self._told: dict[str, dict[str, object]] = {}
+
+    def read(self, connection: Connection) -> None:
+        sums = Sums(connection)
+        changes = Changes(connection, sums, self._columns)
+        if sums.first_ms is not None:
+            start_ms, end_ms = max(self._since_ms, sums.first_ms), min(self._until_ms, sums.end_ms)
+            self._read_sums(sums, changes, start_ms, end_ms)
+        for values, change, decided_ms in changes.decided(self._since_ms, self._until_ms):
+            self._tally(self._placed(values, month_at(decided_ms, self._months_of)[0], change.key)).changes.append(
+                change
+            )
+        self._read_before(sums, changes)
+        if "outcome" in self._by:
+            self._told = told(connection, {values[self._by.index("outcome")] for values in self._tallies})
+
+    def _read_sums(self, sums: Sums, changes: Changes, start_ms: int, end_ms: int) -> None:
+        columns = list(self._columns)
+        if self._patience.rules or "outcome" in self._by:
+            columns += [name for name in ("org", "team") if name not in columns]
+        if "outcome" in self._by:
+            columns += [name for name in ("task",) if name not in columns]
+        for interval in self._intervals(start_ms, end_ms):
+            for cell in sums.over(interval.start_ms, interval.end_ms, columns):
+                self._take(cell, dict(zip(columns, cell.values, strict=True)), interval, changes)
+
+    def _take(self, cell: Cell, named: dict[str, str], interval: Interval, changes: Changes) -> None:
+        cost = cell.sums[DAY_SUMS.index("cost_nusd")]
+        values = cell.values[: len(self._columns)]
+        if "outcome" in self._by and any(cell.mix):
+            parts = changes.of_task(named["org"], named["task"])
+            weights = [part.weight for part in parts]
+            cut = [shares(amount, weights) for amount in cell.sums]
+            for number, part in enumerate(parts):
+                sums = [amounts[number] for amounts in cut]
+                became = [sums[DAY_SUMS.index("cost_nusd")] if fate == part.state else 0 for fate in FATES]
+                self._tally(self._placed(values, interval.month, part.key)).add(sums, became)
+            return
+        is_old = bool(self._patience.rules) and interval.end_ms <= self._patience.begins_ms(named["org"], named["team"])
+        became = fates(cost, cell.mix, has_task=cell.has_task, is_old=is_old)
+        self._tally(self._placed(values, interval.month, "")).add(cell.sums, became)
+
+    def _read_before(self, sums: Sums, changes: Changes) -> None:
+        """The window before: for all, and for rows that are in both. A month has none of its own."""
+        start_ms = self._since_ms - (self._until_ms - self._since_ms)
+        if "month" in self._by or "outcome" in self._by or sums.first_ms is None or self._since_ms <= sums.first_ms:
+            return
+        nowhere = Tally(0)
+        for cell in sums.over(max(start_ms, sums.first_ms), self._since_ms, self._columns, ("cost_nusd",)):
+            for tally in (self._before, self._tallies.get(cell.values, nowhere)):
+                tally.before_nusd += cell.sums[0]
+        for values, change, _ in changes.decided(start_ms, self._since_ms):
+            for tally in (self._before, self._tallies.get(values, nowhere)):
+                tally.before_changes.append(change)
+
+    def _intervals(self, start_ms: int, end_ms: int) -> Iterator[Interval]:
+        """By month where that is asked for, and cut where the patience of a rule ends."""
+        edges = self._patience.edges_ms
+        for interval in intervals(start_ms, end_ms, self._by, self._months_of):
+            begun_ms = interval.start_ms
+            for edge_ms in [*(edge for edge in edges if begun_ms < edge < interval.end_ms), interval.end_ms]:
+                yield Interval(begun_ms, edge_ms, interval.month)
+                begun_ms = edge_ms
+
+    def _placed(self, values: Values, month: str, outcome: str) -> Values:
+        names = dict(zip(self._columns, values, strict=True)) | {"month": month, "outcome": outcome}
+        return tuple(names[name] for name in self._by)
+
+    def _tally(self, values: Values) -> Tally:
+        tally = self._tallies.get(values)
+        if tally is None:
+            if len(self._tallies) >= ROWS_MAX:
+                raise ReportInvalid(
+                    f"the report has more than {ROWS_MAX:,} rows; ask for a shorter time or fewer names in `by`"
+                )
+            tally = self._tallies[values] = Tally(len(DAY_SUMS))
+        return tally
+
+    def report(self, teams: Sequence[Team]) -> Report:
+        total = Tally(len(DAY_SUMS))
+        total.before_nusd, total.before_changes = self._before.before_nusd, self._before.before_changes
+        rows = []
+        with_before = "month" not in self._by and "outcome" not in self._by
+        by_name = {team.name: team for team in teams}
+        withheld: set[str] = set()
+        for values in in_order(self._tallies):
+            tally = self._tallies[values]
+            total.add(tally.sums, tally.fates)
+            total.changes += tally.changes
+            team = by_name.get(values[self._by.index("team")]) if {"team"} <= {*self._by} <= TEAM_BY else None
+            if team is not None and team.size < PEOPLE_MIN:
+                withheld.add(team.name)
+                team = None
+            rows.append(self._row(values, tally, team, with_before))
+        return Report(
+            by=self._by,
+            since_ms=self._since_ms,
+            until_ms=self._until_ms,
+            rows=rows,
+            total=row_of((), total, SHAPE, with_before=with_before),
+            outcomes=self._told,
+            withheld=sorted(withheld),
+        )
+
+    def _row(self, values: Values, tally: Tally, team: Team | None, with_before: bool) -> Row:
+        delivery = None
+        if team is not None:
+            cost = tally.sums[DAY_SUMS.index("cost_nusd")]
+            delivery = delivery_of(team, tally, cost, self._lasted_ms(values))
+        of_one = "user" in self._by
+        return row_of(values, tally, SHAPE, of_one_person=of_one, with_before=with_before, delivery=delivery)
+
+    def _lasted_ms(self, values: Values) -> int:
+        """How much of the time asked for a row stands for."""
+        start_ms, end_ms = self._since_ms, self._until_ms
+        if "month" in self._by:
+            first = datetime.strptime(values[self._by.index("month")], "%Y-%m").replace(day=2, tzinfo=self._months_of)
+            begins_ms, ends_ms = month_bounds(int(first.timestamp() * 1000), self._months_of)
+            start_ms, end_ms = max(start_ms, begins_ms), min(end_ms, ends_ms)
+        return end_ms - start_ms
+
+
+TEAM_BY = {"team", "org", "month"}
+"""With these names alone a row is a whole team, and what it delivered can be said."""
 
 
 def check_by(by: Sequence[str]) -> tuple[str, ...]:
@@ -150,64 +243,3 @@ def month_bounds(at_ms: int, months_of: ZoneInfo) -> tuple[int, int]:
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     epoch = datetime.fromtimestamp(0, UTC)  # in another zone: Python subtracts times of one zone by their clocks
     return (first - epoch) // timedelta(milliseconds=1), (following - epoch) // timedelta(milliseconds=1)
-
-
-def sums_of(
-    connection: Connection, interval: Interval, by: tuple[str, ...]
-) -> Iterator[tuple[Values, tuple[int, ...]]]:
-    """Sums of one interval: its whole hours from roll-ups, what is left at its ends from the calls themselves."""
-    first_ms = hour_of(interval.start_ms + HOUR_MS - 1)
-    last_ms = hour_of(interval.end_ms)
-    if first_ms > last_ms:  # begins and ends within the same hour
-        yield from sums_of_calls(connection, interval.start_ms, interval.end_ms, interval.month, by)
-        return
-    yield from sums_of_calls(connection, interval.start_ms, first_ms, interval.month, by)
-    yield from sums_of_hours(connection, first_ms, last_ms, interval.month, by)
-    yield from sums_of_calls(connection, last_ms, interval.end_ms, interval.month, by)
-
-
-def sums_of_hours(
-    connection: Connection, start_ms: int, end_ms: int, month: str, by: tuple[str, ...]
-) -> Iterator[tuple[Values, tuple[int, ...]]]:
-    if start_ms >= end_ms:
-        return
-    columns = [hourly.c[name] for name in by if name != "month"]
-    apart = [func.sum(case((hourly.c.result == name, hourly.c.calls), else_=0)) for name in RESULTS_APART]
-    whole = [func.sum(hourly.c[name]) for name in MEASURES]
-    statement = select(func.count(), *columns, *apart, *whole)
-    statement = statement.where(hourly.c.hour_ms >= start_ms, hourly.c.hour_ms < end_ms).group_by(*columns)
-    for found in connection.execute(statement):
-        if not found[0]:  # a sum over no rows, when nothing is grouped by
-            continue
-        names = iter(found[1 : 1 + len(columns)])
-        values = tuple(month if name == "month" else next(names) for name in by)
-        # PostgreSQL adds up bigints to a numeric, which arrives as a Decimal.
-        yield values, tuple(int(value) for value in found[1 + len(columns) :])
-
-
-def sums_of_calls(
-    connection: Connection, start_ms: int, end_ms: int, month: str, by: tuple[str, ...]
-) -> Iterator[tuple[Values, tuple[int, ...]]]:
-    if start_ms >= end_ms:
-        return
-    statement = select(calls.c.record).where(calls.c.at_ms >= start_ms, calls.c.at_ms < end_ms)
-    for (data,) in connection.execute(statement.execution_options(yield_per=1000)):
-        record = decode(data)
-        found = dict(zip(DIMENSIONS, dimensions(record), strict=True))
-        values = tuple(month if name == "month" else found[name] for name in by)
-        apart = tuple(record.count if record.result == name else 0 for name in RESULTS_APART)
-        yield values, apart + measures(record)
-
-
-def row(values: Values, sums: Sequence[int]) -> Row:
-    named = dict(zip(SUMS, sums, strict=True))
-    usage = {name: named.pop(name) for name in USAGE_SUMS}
-    tokens = sum(usage[name] for name in TOKEN_FIELDS)
-    return Row(values=tuple(value or None for value in values), tokens=tokens, usage=usage, **named)
-
-
-def row_fields(by: Sequence[str], shown: Row) -> dict[str, Any]:
-    """A row as the API and the CLI show it: the values under their names, then the sums."""
-    fields: dict[str, Any] = msgspec.to_builtins(shown)
-    values = fields.pop("values")
-    return dict(zip(by, values, strict=False)) | fields

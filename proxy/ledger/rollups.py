@@ -18,6 +18,7 @@ from ..core.record import Record, is_repeat, is_unpriced, stands_still
 from ..core.usage import TOKEN_FIELDS
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 TEXT_CHARACTERS_MAX = 200
 """Longest text in an indexed column: names come from callers, and PostgreSQL refuses index entries over 2.7 KB."""
 
@@ -30,8 +31,25 @@ USAGE_SUMS = (*TOKEN_FIELDS, "reasoning", "requests", "audio_ms", "images", "cha
 REPEAT_SUMS = ("repeat_calls", "repeat_nusd")
 """Calls that repeat work, and what they cost: a part of `calls` and of `cost_nusd`."""
 
-MEASURES = ("calls", "cost_nusd", "list_nusd", "unpriced_calls", "assumed_calls", *REPEAT_SUMS, *USAGE_SUMS)
+MEASURES = (
+    "calls",
+    "cost_nusd",
+    "list_nusd",
+    "unpriced_calls",
+    "assumed_calls",
+    "shadow_refused",
+    *REPEAT_SUMS,
+    *USAGE_SUMS,
+)
+"""`shadow_refused` are calls that passed and that a rule in the shadow would have refused."""
 TASK_MEASURES = ("calls", "refused", "cost_nusd", "list_nusd", "unpriced_calls", "tokens", *REPEAT_SUMS, "still_calls")
+
+RESULTS_APART = ("refused", "failed", "client_gone", "lost")
+"""Results that reports count apart; what is left of `calls` went well."""
+
+DAY_DIMENSIONS = DIMENSIONS[:-1]
+"""What the sums of a day are kept apart by: results stand side by side."""
+DAY_SUMS = (*RESULTS_APART, *MEASURES)
 
 SECONDS_MAX = NUSD_MAX // 1000
 """As `amount`, before a float that is not finite could be rounded."""
@@ -63,6 +81,11 @@ def amount(value: int | None) -> int:
 
 def hour_of(at_ms: int) -> int:
     return at_ms - at_ms % HOUR_MS
+
+
+def day_of(at_ms: int) -> int:
+    """The day in UTC."""
+    return at_ms - at_ms % DAY_MS
 
 
 def dimensions(record: Record) -> tuple[str, ...]:
@@ -97,6 +120,7 @@ def measures(record: Record) -> tuple[int, ...]:
             record.list_nusd or 0,
             record.count if is_unpriced(record) else 0,
             record.count if record.cost_source == "assumed" else 0,
+            record.count if record.shadow else 0,
             *repeat_sums(record),
             *usage.token_counts,
             usage.reasoning,

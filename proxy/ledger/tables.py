@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
-from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES
+from .rollups import DAY_DIMENSIONS, DAY_SUMS, DIMENSIONS, MEASURES, TASK_MEASURES
 
 SCHEMA_VERSION = 6
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
@@ -71,6 +71,24 @@ hourly = Table(
     *(Column(name, Text, nullable=False) for name in DIMENSIONS),
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in MEASURES),
     sqlite_with_rowid=False,
+)
+
+daily = Table(
+    "daily",
+    metadata,
+    # The hours of a day summed up (ledger/daily.py); not to be read for a day in `open_days`.
+    Column("day_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    *(Column(name, Text, nullable=False) for name in DAY_DIMENSIONS),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in DAY_SUMS),
+    sqlite_with_rowid=False,
+)
+Index("daily_task", daily.c.task, daily.c.org, sqlite_where=daily.c.task != "", postgresql_where=daily.c.task != "")
+
+open_days = Table(
+    "open_days",
+    metadata,
+    Column("day_ms", BigInteger, primary_key=True, autoincrement=False),
 )
 
 tasks = Table(

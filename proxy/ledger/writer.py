@@ -12,11 +12,12 @@ import msgspec
 from sqlalchemy import Connection, and_, case, delete, func, select, update
 
 from ..core.record import Record, decode, encode
+from .daily import days_of
 from .engine import Database, Insert
 from .entry import Entry, Position, furthest
 from .errors import PositionMoved
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES, Changes, TaskKey, amount, digest, task_key, text
-from .tables import calls, hourly, positions, tasks
+from .tables import calls, hourly, open_days, positions, tasks
 
 NAMES_MAX = 500
 """Values in one `IN (...)`: well under the least limit of variables that SQLite was ever built with (999)."""
@@ -155,6 +156,8 @@ class Writer:
     def _roll_up(self, connection: Connection, changes: Changes) -> None:
         hours = [hourly_row(*place, sums) for place, sums in changes.hourly.items()]
         self._database.write_rows(connection, self._upsert_hourly, hours)
+        if changes.hourly:
+            connection.execute(self._open_day, days_of(hour_ms for hour_ms, _ in changes.hourly))
         rows = [
             {
                 **task_columns(key),
@@ -194,6 +197,10 @@ class Writer:
     @cached_property
     def _insert_calls(self) -> Insert:
         return self._database.insert(calls)
+
+    @cached_property
+    def _open_day(self) -> Insert:
+        return self._database.insert(open_days).on_conflict_do_nothing(index_elements=["day_ms"])
 
     @cached_property
     def _upsert_position(self) -> Insert:

@@ -20,6 +20,7 @@ from proxy.core.record import public
 from proxy.ledger.errors import LedgerUnavailable
 from tests.support.admin_server import Admin, admin_server
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made, refused
+from tests.support.outcome_rows import landed, put
 
 NULLABLE = {
     "AvailabilityZone",
@@ -87,6 +88,18 @@ def test_nobody_is_named_unless_it_is_asked_for(admin: Admin) -> None:
     [together] = rows(run("focus", "--since", "2026-01-01"))
     assert together["x_calls"] == "2"
     assert [row["x_user"] for row in rows(run("focus", "--since", "2026-01-01", "--with-users"))] == ["adele", "bob"]
+
+
+def test_what_a_task_cost_is_shared_out_among_its_outcomes(admin: Admin) -> None:
+    admin.ledger.ingest(entries(made(1, cost_nusd=10, list_nusd=10), made(2, task="S-1", cost_nusd=5)))
+    put(admin.ledger, landed(1), landed(2, weight=2, state="undone"))
+    found = rows(run("focus", "--since", "2026-01-01"))
+    assert [(row["x_task"], row["x_outcome"], row["x_outcome_status"], row["x_cost_nusd"]) for row in found] == [
+        ("PAY-7", "outcome0001", "accepted", "3"),
+        ("PAY-7", "outcome0002", "undone", "7"),
+        ("S-1", "", "", "5"),
+    ]
+    assert sum(int(row["x_input_tokens"]) for row in found) == 2000
 
 
 def test_billing_periods_are_months_of_the_time_zone(admin: Admin) -> None:

@@ -12,8 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.commands.report import report
+from proxy.core.outcomes import Team
+from proxy.core.policy import Policy
 from tests.support.admin_server import Admin, admin_server
-from tests.support.ledger_calls import entries, made, refused
+from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made, refused
+from tests.support.outcome_rows import DAY_MS, landed, put
 
 
 @pytest.fixture
@@ -102,6 +105,38 @@ def test_an_empty_report_says_what_to_try(admin: Admin) -> None:
     result = report_command("--since", "1d")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "no calls since 1d" in result.stderr
+
+
+def test_outcomes_stand_beside_the_cost_and_a_team_beside_its_tension(admin: Admin) -> None:
+    admin.policy = Policy(teams=(Team(name="payments", unit="merged", size=8), Team(name="ops", unit="merged", size=2)))
+    admin.ledger.ingest(
+        entries(
+            made(1, cost_nusd=4_000_000_000),
+            made(2, task="PAY-8", cost_nusd=1_000_000_000, repeats=1, twin_of="call000001"),
+            made(3, team="ops", task=None, cost_nusd=1, shadow=["task-needed"]),
+            made(4, at_ms=AT_MS - 31 * DAY_MS, cost_nusd=10_000_000_000),
+        )
+    )
+    put(
+        admin.ledger,
+        landed(1, landed_ms=AT_MS - DAY_MS),
+        landed(2, task="PAY-9", landed_ms=AT_MS - 2 * HOUR_MS, state="undone"),
+    )
+    output = report_command("--by", "team").stdout
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    assert lines[0].endswith("REPEATED COST TREND ACCEPTED PER CHANGE HALF LIE IN UNPROVEN UNDONE")
+    assert lines[2].endswith("20% $5.00 -50% 1 $14.00 $14.00 to $14.00 20% -")
+    assert lines[5].endswith("20% $5.00 -50% 1 $14.00 $14.00 to $14.00 20% 50%")
+    assert "payments: 1 x merged, $5.00 each, 0.03 per person and week; undone -, repeated 20%, unproven 20%" in output
+    assert "ops: fewer than 5 people, whose delivery is not shown apart" in output
+    assert "1 call passed that a rule in shadow mode would have refused." in output
+    rows = list(csv.DictReader(io.StringIO(report_command("--by", "team", "--format", "csv").stdout)))
+    assert [(row["team"], row["accepted_nusd"], row["delivery_units"]) for row in rows[1:3]] == [
+        ("payments", "4000000000", "1"),
+        ("", "0", ""),
+    ]
+    outcomes = report_command("--by", "outcome").stdout
+    assert "merged acme/pay base-1 accepted" in outcomes
 
 
 def test_nothing_sorts_people_by_use(admin: Admin) -> None:

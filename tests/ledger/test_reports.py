@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.core.report import row_fields
 from proxy.ledger.database import Ledger, open_ledger
 from proxy.ledger.entry import Entry
-from proxy.ledger.reports import BY, ReportInvalid, report, row_fields
+from proxy.ledger.reports import BY, ReportInvalid, report
 from tests.support.ledger_calls import AT_MS, HOUR_MS, MINUTE_MS, entries, made, refused
 
 FOREVER_MS = AT_MS * 2

@@ -1,0 +1,215 @@
+"""Report: what calls came to and what became of the money, row by row. Pure; rows stand in the order of their names.
+
+There is no other order, on purpose: a list of people by use is what this product exists to replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .attribution import FATES, Spread, median, share, spread
+from .outcomes import Team
+from .usage import TOKEN_FIELDS
+
+WEEK_MS = 7 * 86_400_000
+PEOPLE_MIN = 5
+"""Groups of fewer people are not shown apart where it is about how they work."""
+
+Values = tuple[str, ...]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome that was decided in the time of a report: `accepted`, or undone.
+
+    cost_nusd   its share of what its task cost
+    lead_ms     from the first call of its task to its acceptance; None where no call of it is known
+    """
+
+    key: str
+    rule: str
+    kind: str
+    weight: int
+    accepted: bool
+    cost_nusd: int
+    lead_ms: int | None
+
+
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """The window before, of the same length."""
+
+    cost_nusd: int = 0
+    accepted_outcomes: int = 0
+    cost_per_accepted_nusd: int | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What a team delivered. `cost_per_unit_nusd` is all that it spent over its units; None: it delivered none."""
+
+    unit: str
+    size: int
+    units: int
+    cost_per_unit_nusd: int | None
+    units_per_person_week: float
+
+
+class Tally:
+    """One row while it is added up: sums by name, what became of the money, and the changes that were decided."""
+
+    __slots__ = ("before_changes", "before_nusd", "changes", "fates", "sums")
+
+    def __init__(self, names: int) -> None:
+        self.sums = [0] * names
+        self.fates = [0] * len(FATES)
+        self.changes: list[Change] = []
+        self.before_nusd = 0
+        self.before_changes: list[Change] = []
+
+    def add(self, sums: Sequence[int], became: Sequence[int]) -> None:
+        for index, value in enumerate(sums):
+            self.sums[index] += value
+        for index, value in enumerate(became):
+            self.fates[index] += value
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums of calls. `values` belong to the report's `by`, in its order; None is an absent task, agent or the like.
+
+    `cost_nusd` leaves out the `unpriced_calls` and contains the guess for the `assumed_calls`; `became` cuts it by
+    FATES, exactly. `usage` has the record's fields, with `requests` as one number and `audio_ms` for its seconds.
+    Outcomes count by their weight. What is about how people work is None in a row of one person.
+    """
+
+    values: tuple[str | None, ...]
+    calls: int
+    refused: int
+    failed: int
+    client_gone: int
+    lost: int
+    shadow_refused: int
+    unpriced_calls: int
+    assumed_calls: int
+    repeat_calls: int
+    repeat_nusd: int
+    cost_nusd: int
+    list_nusd: int
+    tokens: int
+    usage: dict[str, int]
+    became: dict[str, int] | None
+    accepted_outcomes: int | None
+    undone_outcomes: int | None
+    cost_per_accepted_nusd: Spread | None
+    lead_ms: int | None
+    unproven_share: float | None
+    undone_share: float | None
+    repeated_share: float | None
+    before: Before | None
+    delivery: Delivery | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows by name, and their total, which is exactly their sum. `outcomes` tells what the outcomes in `by` are."""
+
+    by: tuple[str, ...]
+    since_ms: int
+    until_ms: int
+    rows: list[Row]
+    total: Row
+    outcomes: dict[str, dict[str, Any]] = {}
+    withheld: list[str] = []
+    """Teams whose delivery is not shown, since they are fewer than PEOPLE_MIN people."""
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How a row is made of its sums: the names of sums, which of them are usage, and which are counted apart."""
+
+    names: tuple[str, ...]
+    usage: tuple[str, ...]
+    counts: tuple[str, ...]
+
+
+def row_of(
+    values: Values,
+    tally: Tally,
+    shape: Shape,
+    *,
+    of_one_person: bool = False,
+    with_before: bool = True,
+    delivery: Delivery | None = None,
+) -> Row:
+    """The row that was added up."""
+    named = dict(zip(shape.names, tally.sums, strict=True))
+    became = dict(zip(FATES, tally.fates, strict=True))
+    cost = named["cost_nusd"]
+    accepted = weight_of(tally.changes, accepted=True)
+    undone = weight_of(tally.changes, accepted=False)
+    leads = sorted(change.lead_ms for change in tally.changes if change.accepted and change.lead_ms is not None)
+    before = None
+    if with_before:
+        per_change = spread(costs(tally.before_changes))
+        before = Before(
+            cost_nusd=tally.before_nusd,
+            accepted_outcomes=weight_of(tally.before_changes, accepted=True),
+            cost_per_accepted_nusd=None if per_change is None else per_change.median,
+        )
+
+    def about_work(value: Any) -> Any:
+        return None if of_one_person else value
+
+    return Row(
+        values=tuple(value or None for value in values),
+        calls=named["calls"],
+        cost_nusd=cost,
+        list_nusd=named["list_nusd"],
+        tokens=sum(named[name] for name in TOKEN_FIELDS),
+        usage={name: named[name] for name in shape.usage},
+        **{name: named[name] for name in shape.counts},
+        became=about_work(became),
+        accepted_outcomes=about_work(accepted),
+        undone_outcomes=about_work(undone),
+        cost_per_accepted_nusd=about_work(spread(costs(tally.changes))),
+        lead_ms=about_work(median(leads) if leads else None),
+        unproven_share=about_work(share(became["unproven"] + became["for_nothing"], cost)),
+        undone_share=about_work(share(undone, accepted + undone)),
+        repeated_share=about_work(share(named["repeat_nusd"], cost)),
+        before=about_work(before),
+        delivery=delivery,
+    )
+
+
+def weight_of(changes: Sequence[Change], *, accepted: bool) -> int:
+    return sum(change.weight for change in changes if change.accepted is accepted)
+
+
+def costs(changes: Sequence[Change]) -> list[int]:
+    """What each accepted change cost; one that counts twice may cost twice as much."""
+    return [change.cost_nusd // change.weight for change in changes if change.accepted]
+
+
+def delivery_of(team: Team, tally: Tally, cost_nusd: int, lasted_ms: int) -> Delivery:
+    """Units are accepted changes of the kind that the team names as its own."""
+    own = [change for change in tally.changes if change.accepted and team.delivers(change.rule, change.kind)]
+    units = weight_of(own, accepted=True)
+    return Delivery(
+        unit=team.unit,
+        size=team.size,
+        units=units,
+        cost_per_unit_nusd=cost_nusd // units if units else None,
+        units_per_person_week=round(units * WEEK_MS / (team.size * lasted_ms), 4) if lasted_ms > 0 else 0.0,
+    )
+
+
+def row_fields(by: Sequence[str], row: Row) -> dict[str, Any]:
+    """A row as the API and the CLI show it: the values under their names, then the sums, all in one object."""
+    fields: dict[str, Any] = msgspec.to_builtins(row)
+    values, became = fields.pop("values"), fields.pop("became")
+    shown: dict[str, Any] = dict(zip(by, values, strict=False)) | fields
+    shown |= {f"{name}_nusd": None if became is None else became[name] for name in FATES}
+    return shown
+
+
+def in_order(rows: Mapping[Values, Any]) -> list[Values]:
+    """By name, the absent last."""
+    return sorted(rows, key=lambda values: [(not value, value) for value in values])
