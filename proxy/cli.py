@@ -22,6 +22,7 @@ COMMANDS = {
     "report": ("report", "Sum up cost and use."),
     "export": ("export", "Write FOCUS, CSV or OTLP for finance and trace tools."),
     "twins": ("twins", "List tasks that are the same work."),
+    "reconcile": ("reconcile", "Hold a provider's usage or cost export against the ledger."),
     "budgets": ("budgets", "Show what budgets allow, and raise them for a while."),
     "explain": ("explain", "Show the rules that apply to a call or a user."),
     "rehearse": ("rehearse", "Replay recorded calls against a changed policy."),

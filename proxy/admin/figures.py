@@ -1,4 +1,4 @@
-"""Figures: `/api/calls`, `/api/report`, `/api/tasks/<task>` and `/api/reprice`."""
+"""Figures: `/api/calls`, `/api/report`, `/api/tasks/<task>`, `/api/reconcile` and `/api/reprice`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class Figures:
             web.get("/api/calls", self.calls),
             web.get("/api/report", self.report),
             web.get("/api/tasks/{task:.+}", self.task),
+            web.get("/api/reconcile", self.reconcile),
             web.post("/api/reprice", self.reprice),
         ]
 
@@ -125,6 +126,17 @@ class Figures:
         if not found and not came_to:
             raise Problem(404, f"no call and no outcome of task `{name}` is in the ledger")
         return json_answer(task_fields(name, found) | {"outcomes": [outcome_fields(outcome) for outcome in came_to]})
+
+    async def reconcile(self, request: web.Request) -> web.Response:
+        """`{"models": [...]}`: what the ledger has of a `provider`, by model, and which calls rest on a guess."""
+        query = request.query
+        known_only(query, ("provider", "since", "until"))
+        now_ms, provider = self._context.clock_ms(), query.get("provider")
+        since_ms, until_ms = moment_ms(query, "since", now_ms), moment_ms(query, "until", now_ms)
+        if not provider or since_ms is None or until_ms is None:
+            raise Problem(400, "say which `provider`, from `since` to `until`")
+        made = await self._threads.run(lambda: self._ledger.reconcile(provider, since_ms, until_ms))
+        return json_answer({"models": made})
 
     async def reprice(self, request: web.Request) -> web.Response:
         """One step: `{"looked_at", "changed", "difference_nusd", "next"}`; ask again with `cursor: next` until null."""

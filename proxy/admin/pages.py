@@ -14,6 +14,7 @@ PLACES = (
     ("/api/report", "what calls came to: ?by=task,model&since=30d&until=&timezone=", True),
     ("/api/export/focus", "FOCUS 1.2 as CSV: ?since=30d&until=&timezone=&with_users=", True),
     ("/api/twins", "tasks that are the same work: ?since=7d&until=", True),
+    ("/api/reconcile", "what the ledger has of one provider: ?provider=&since=&until=", True),
     ("/api/budgets", "what budgets allow, and what is spent and held of them; /api/budgets/raises for raises", True),
     ("/api/explain", "the rules that apply: ?call_id= or ?user=&team=&task=&model=&upstream=", True),
     ("/api/tasks/<task>", "what one task cost", True),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"-\d+(\.\d+)?", re.ASCII)
 
 
 def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
@@ -18,6 +20,6 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
 
 def csv_cell(value: Any) -> Any:
     """A task named `=cmd()` must stay text in a spreadsheet, which takes it for a formula without the apostrophe."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value

@@ -21,6 +21,7 @@ from .keys import KeyStore
 from .outcomes import OutcomeBook
 from .queries import Queries
 from .raises import RaiseBook
+from .reconcile import Ours, reconcile
 from .reports import report
 from .reprice import Charge, Price, Repriced, reprice
 from .spending import Spending
@@ -70,6 +71,10 @@ class Ledger(Queries):
     ) -> Report:
         """Sums by name, and outcomes; see reports.report. Raises ReportInvalid too."""
         return report(self._database, by, since_ms, until_ms, timezone, teams=teams, patience=patience)
+
+    def reconcile(self, provider: str, since_ms: int, until_ms: int) -> list[Ours]:
+        """What there is of a provider, by model, and the calls that rest on a guess; see reconcile.reconcile."""
+        return reconcile(self._database, provider, since_ms, until_ms)
 
     def close_days(self, now_ms: int) -> int:
         """Sums up days that are over, some at a time; how many. See daily.close_days."""
