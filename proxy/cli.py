@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": ("explain", "Show the rules that apply to a call or a user."),
     "rehearse": ("rehearse", "Replay recorded calls against a changed policy."),
     "outcome": ("outcome", "Show what tasks came to, or declare an outcome."),
+    "forget": ("forget", "Delete a person's data, or old calls; sums stay."),
     "reprice": ("reprice", "Price calls again whose price was guessed or unknown."),
 }
 """Subcommand -> the file in `commands/`, and what it does in a line."""

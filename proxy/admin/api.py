@@ -13,6 +13,7 @@ from .budgets import Budgets
 from .context import AdminContext
 from .exports import Exports
 from .figures import Figures
+from .forgetting import Forgetting
 from .keys import Keys
 from .outcomes import Outcomes
 from .pages import front
@@ -44,6 +45,7 @@ def admin_app(context: AdminContext) -> web.Application:
     app.add_routes(Figures(context, threads).routes())
     app.add_routes(Exports(context, threads).routes())
     app.add_routes(Twins(context, threads).routes())
+    app.add_routes(Forgetting(context, threads).routes())
     app.add_routes(Keys(context, threads).routes())
     app.add_routes(Budgets(context, threads).routes())
     app.add_routes(Rehearsals(context, threads).routes())

@@ -20,6 +20,7 @@ PLACES = (
     ("/api/tasks/<task>", "what one task cost", True),
     ("/api/outcomes", "what tasks came to, the latest first: ?task=&state=&since=", True),
     ("/webhooks/<rule>", "deliveries of GitHub, GitLab or Standard Webhooks for a rule of `outcomes`, signed", False),
+    ("/api/forget", "POST user or calls_before: deletes a person's data, or old calls, step by step", True),
     ("/api/keys", "keys and what they stand for", True),
     ("/api/policy", "the policy in force, and faults of one that is not", True),
 )

@@ -17,6 +17,7 @@ from .daily import close_days
 from .engine import Database
 from .entry import Entry, Position
 from .exports import HourSums, hours
+from .forget import ForgetStep, drop_calls, forget
 from .keys import KeyStore
 from .outcomes import OutcomeBook
 from .queries import Queries
@@ -75,6 +76,14 @@ class Ledger(Queries):
     def reconcile(self, provider: str, since_ms: int, until_ms: int) -> list[Ours]:
         """What there is of a provider, by model, and the calls that rest on a guess; see reconcile.reconcile."""
         return reconcile(self._database, provider, since_ms, until_ms)
+
+    def forget(self, user: str, now_ms: int) -> ForgetStep:
+        """One step of taking a person out; call it until there is no `more`. Raises ForgetInvalid too."""
+        return forget(self._database, self._writer, user, now_ms)
+
+    def drop_calls(self, before_ms: int, now_ms: int) -> ForgetStep:
+        """One step of dropping old calls, whose sums stay; call it until there is no `more`. Raises ForgetInvalid."""
+        return drop_calls(self._database, before_ms, now_ms)
 
     def close_days(self, now_ms: int) -> int:
         """Sums up days that are over, some at a time; how many. See daily.close_days."""

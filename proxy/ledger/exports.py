@@ -14,6 +14,7 @@ from .changes import Parts, parts_of_tasks
 from .engine import Database
 from .reports import Interval, intervals, month_bounds, zone
 from .rollups import DIMENSIONS, HOUR_MS, MEASURES, add_to, dimensions, hour_of, measures
+from .sums import Sums
 from .tables import calls, hourly
 
 ROWS_AT_ONCE = 2_000
@@ -41,11 +42,12 @@ def hours(database: Database, since_ms: int, until_ms: int, timezone: str = "UTC
         bounds = connection.execute(select(func.min(hourly.c.hour_ms), func.max(hourly.c.hour_ms))).one()
         if bounds[0] is None:
             return
-        outcomes = parts_of_tasks(connection)
+        outcomes, edge = parts_of_tasks(connection), Sums(connection).edge
         start_ms, end_ms = max(since_ms, bounds[0]), min(until_ms, bounds[1] + HOUR_MS)
         for interval in intervals(start_ms, end_ms, ("month",), months_of):
             month = Period(*month_bounds(interval.start_ms, months_of))
-            for charged, by in hours_of(connection, interval):
+            whole = Interval(edge(interval.start_ms), edge(interval.end_ms), interval.month)
+            for charged, by in hours_of(connection, whole):
                 yield HourSums(charged, month, outcomes, by)
 
 

@@ -27,7 +27,7 @@ from .rollups import (
     hour_of,
     measures,
 )
-from .tables import calls, daily, hourly, outcomes
+from .tables import CALLS_FROM, calls, daily, hourly, meta, outcomes
 
 ROWS_AT_ONCE = 1_000
 
@@ -63,18 +63,24 @@ class Sums:
         """The first hour with calls, None in an empty ledger."""
         self.end_ms: int = 0 if last is None else last + HOUR_MS
         """The end of the last one."""
+        kept = connection.execute(select(meta.c.value).where(meta.c.name == CALLS_FROM)).scalar()
+        self._calls_from_ms = int(kept or 0)
 
     def over(
         self, start_ms: int, end_ms: int, columns: Sequence[str], names: Sequence[str] = DAY_SUMS
     ) -> Iterator[Cell]:
         """Sums of `names` (of DAY_SUMS) by `columns` (of DAY_DIMENSIONS). What is alike may come in several cells."""
-        days, hours, parts = pieces(start_ms, end_ms, self._open)
+        days, hours, parts = pieces(self.edge(start_ms), self.edge(end_ms), self._open)
         for range_ in parts:
             yield from self._of_calls(range_, columns, names)
         for range_ in hours:
             yield from self._grouped(hourly, hourly.c.hour_ms, [range_], columns, names)
         if days is not None:
             yield from self._grouped(daily, daily.c.day_ms, [days], columns, names)
+
+    def edge(self, at_ms: int) -> int:
+        """Where calls may have been dropped, nothing is known within an hour: the whole of it is where it begins."""
+        return hour_of(at_ms) if at_ms < self._calls_from_ms else at_ms
 
     def cost_of_tasks(self, chosen: Subquery, columns: Sequence[str]) -> Iterator[tuple[Values, str, str, int]]:
         """What the tasks in `chosen` (org, task) cost in all time, by `columns`: values, org, task, nano-USD."""

@@ -94,6 +94,25 @@ class Writer:
         """Puts newer records in the place of rows, inside the caller's writing transaction."""
         self._apply(connection, [], replacements)
 
+    def move(self, connection: Connection, pairs: Sequence[tuple[Record, Record]]) -> None:
+        """Moves what records add to sums to where others add it, inside the caller's writing transaction. The rows of
+        the calls are the caller's."""
+        changes = Changes()
+        for before, after in pairs:
+            changes.remove(before)
+            changes.add(after)
+        self._roll_up(connection, changes)
+        self._drop_empty(connection, changes)
+
+    def add_hour(self, connection: Connection, hour_ms: int, values: tuple[str, ...], sums: Sequence[int]) -> None:
+        """Adds to the sums of an hour, inside the caller's writing transaction."""
+        self._database.write_rows(connection, self._upsert_hourly, [hourly_row(hour_ms, values, sums)])
+        connection.execute(self._open_day, days_of([hour_ms]))
+
+    def add_task(self, connection: Connection, row: dict[str, Any]) -> None:
+        """As `add_hour`, to the sums of a task."""
+        self._database.write_rows(connection, self._upsert_task, [row])
+
     def _read_positions(self) -> dict[int, Position]:
         with self._database.reading() as connection:
             rows = connection.execute(select(positions.c.shard, positions.c.epoch, positions.c.id))
@@ -172,14 +191,7 @@ class Writer:
 
     def _tidy(self, connection: Connection, changes: Changes, replaced: Sequence[Replacement]) -> None:
         """After replacements: drops sums over nothing, and sets right what is no sum of tasks that a call left."""
-        for part in parts(changes.hourly):
-            keys = [digest(values) for _, values in part]
-            hours = {hour for hour, _ in part}
-            connection.execute(
-                delete(hourly).where(hourly.c.hour_ms.in_(hours), hourly.c.key.in_(keys), hourly.c.calls == 0)
-            )
-        for part in parts(changes.tasks):
-            connection.execute(delete(tasks).where(tasks.c.key.in_([digest(key) for key in part]), tasks.c.calls == 0))
+        self._drop_empty(connection, changes)
         for replacement in replaced:
             left = task_key(replacement.before)
             before, after = replacement.before, replacement.after
@@ -191,8 +203,23 @@ class Writer:
             first = select(func.min(calls.c.at_ms)).where(same).scalar_subquery()
             last = select(func.max(calls.c.at_ms)).where(same).scalar_subquery()
             loop = select(func.max(calls.c.loop)).where(same).scalar_subquery()
-            found = {"first_at_ms": first, "last_at_ms": last, "longest_loop": loop}
+            # Of a task whose calls were dropped nothing better is known.
+            found = {
+                "first_at_ms": func.coalesce(first, tasks.c.first_at_ms),
+                "last_at_ms": func.coalesce(last, tasks.c.last_at_ms),
+                "longest_loop": func.coalesce(loop, tasks.c.longest_loop),
+            }
             connection.execute(update(tasks).where(tasks.c.key == digest(left)).values(found))
+
+    def _drop_empty(self, connection: Connection, changes: Changes) -> None:
+        for part in parts(changes.hourly):
+            keys = [digest(values) for _, values in part]
+            hours = {hour for hour, _ in part}
+            connection.execute(
+                delete(hourly).where(hourly.c.hour_ms.in_(hours), hourly.c.key.in_(keys), hourly.c.calls == 0)
+            )
+        for part in parts(changes.tasks):
+            connection.execute(delete(tasks).where(tasks.c.key.in_([digest(key) for key in part]), tasks.c.calls == 0))
 
     @cached_property
     def _insert_calls(self) -> Insert:
