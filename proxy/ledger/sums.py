@@ -84,7 +84,7 @@ class Sums:
 
     def cost_of_tasks(self, chosen: Subquery, columns: Sequence[str]) -> Iterator[tuple[Values, str, str, int]]:
         """What the tasks in `chosen` (org, task) cost in all time, by `columns`: values, org, task, nano-USD."""
-        hours = [(day_ms, day_ms + DAY_MS) for day_ms in self._open]
+        hours = ranges_of((day_ms, day_ms + DAY_MS) for day_ms in self._open)
         yield from self._cost(daily, daily.c.day_ms.not_in(self._open), chosen, columns)
         if hours:
             yield from self._cost(hourly, within(hourly.c.hour_ms, hours), chosen, columns)
