@@ -3,6 +3,7 @@
 main_job.py     the command: calls through Callmeter and through the floor, in turn, and what each of them costs
 bookkeeper.py   the other command: how fast records go from the stream into the ledger and on to a collector
 webhooks.py     how long the deliveries of a burst of webhooks wait for their answers
+report.py       a third: ten million records, and how long reports over them take
 floor.py        the floor: an aiohttp pass-through that does nothing but pass
 provider.py     the provider behind both: prebuilt answers, as OpenAI writes them
 load.py         the load before both: raw connections, every answer compared

@@ -13,7 +13,7 @@ from proxy.ledger.database import Ledger, open_ledger
 from proxy.ledger.engine import Database
 from proxy.ledger.errors import LedgerRefused, LedgerUnavailable
 from proxy.ledger.tables import SCHEMA, meta
-from tests.support.ledger_calls import entries, made
+from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made
 
 
 def test_a_ledger_keeps_its_id_and_what_is_in_it(ledger: Ledger, ledger_url: str) -> None:
@@ -68,6 +68,24 @@ def test_a_ledger_of_before_repeats_were_known_is_brought_up_to_date(ledger: Led
     assert upgraded.task("PAY-7")[0].repeat_calls == 1
     upgraded.close()
     open_ledger(ledger_url).close()
+
+
+def test_a_ledger_of_before_days_were_summed_up_has_all_its_days_open(ledger: Ledger, ledger_url: str) -> None:
+    ledger.ingest(entries(made(1), made(2, at_ms=AT_MS - 40 * 24 * HOUR_MS)))
+    ledger.close()
+    database = Database(ledger_url)
+    with database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE daily")
+        connection.exec_driver_sql("DROP TABLE open_days")
+        connection.exec_driver_sql("ALTER TABLE hourly DROP COLUMN shadow_refused")
+        connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value="4"))
+    database.close()
+    upgraded = open_ledger(ledger_url)
+    for _ in range(2):
+        assert upgraded.report(["task"], since_ms=0, until_ms=2 * AT_MS).total.calls == 2
+        upgraded.close_days(2 * AT_MS)
+    assert upgraded.close_days(2 * AT_MS) == 0
+    upgraded.close()
 
 
 def test_a_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
