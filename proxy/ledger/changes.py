@@ -92,7 +92,7 @@ class Changes:
         same = and_(tasks.c.task == chosen.c.task, tasks.c.org == chosen.c.org)
         sums = (func.sum(tasks.c.cost_nusd), func.min(tasks.c.first_at_ms))
         statement = select(tasks.c.org, tasks.c.task, *sums).select_from(tasks.join(chosen, same))
-        rows = self._connection.execute(statement.group_by(tasks.c.org, tasks.c.task))
+        rows = self._connection.execute(statement.group_by(tasks.c.org, tasks.c.task)).all()
         return {(org, task): Whole(int(cost), first_at_ms) for org, task, cost, first_at_ms in rows}
 
     def _places(self, chosen: Subquery) -> dict[Task, Values]:
@@ -130,7 +130,7 @@ def parts_of_tasks(connection: Connection, chosen: Subquery | None = None) -> Pa
         same = and_(outcomes.c.task == chosen.c.task, outcomes.c.org == chosen.c.org)
         statement = statement.select_from(outcomes.join(chosen, same))
     found: Parts = {}
-    for org, task, key, state, weight in connection.execute(statement):
+    for org, task, key, state, weight in connection.execute(statement).all():
         found.setdefault((org, task), []).append(Part(key, state, weight))
     return found
 

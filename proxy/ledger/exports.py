@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from ..core.focus import Period
 from ..core.record import decode
@@ -39,14 +39,13 @@ def hours(database: Database, since_ms: int, until_ms: int, timezone: str = "UTC
     """
     months_of = zone(timezone)
     with database.reading() as connection:
-        bounds = connection.execute(select(func.min(hourly.c.hour_ms), func.max(hourly.c.hour_ms))).one()
-        if bounds[0] is None:
+        sums, outcomes = Sums(connection), parts_of_tasks(connection)
+        if sums.first_ms is None:
             return
-        outcomes, edge = parts_of_tasks(connection), Sums(connection).edge
-        start_ms, end_ms = max(since_ms, bounds[0]), min(until_ms, bounds[1] + HOUR_MS)
+        start_ms, end_ms = max(since_ms, sums.first_ms), min(until_ms, sums.end_ms)
         for interval in intervals(start_ms, end_ms, ("month",), months_of):
             month = Period(*month_bounds(interval.start_ms, months_of))
-            whole = Interval(edge(interval.start_ms), edge(interval.end_ms), interval.month)
+            whole = Interval(sums.edge(interval.start_ms), sums.edge(interval.end_ms), interval.month)
             for charged, by in hours_of(connection, whole):
                 yield HourSums(charged, month, outcomes, by)
 

@@ -46,7 +46,7 @@ def reconcile(database: Database, provider: str, since_ms: int, until_ms: int) -
     """By the names of models. Raises LedgerUnavailable."""
     found: dict[str, Ours] = {}
     with database.reading() as connection:
-        for cell in Sums(connection).over(since_ms, until_ms, ("provider", "model")):
+        for cell in Sums(connection).over(since_ms, until_ms, ("provider", "model"), with_outcomes=False):
             if cell.values[0] != provider:
                 continue
             named = dict(zip(DAY_SUMS, cell.sums, strict=True))

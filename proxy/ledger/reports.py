@@ -87,9 +87,8 @@ class _Making:
             start_ms, end_ms = max(self._since_ms, sums.first_ms), min(self._until_ms, sums.end_ms)
             self._read_sums(sums, changes, start_ms, end_ms)
         for values, change, decided_ms in changes.decided(self._since_ms, self._until_ms):
-            self._tally(self._placed(values, month_at(decided_ms, self._months_of)[0], change.key)).changes.append(
-                change
-            )
+            month = month_at(decided_ms, self._months_of)[0] if "month" in self._by else ""
+            self._tally(self._placed(values, month, change.key)).changes.append(change)
         self._read_before(sums, changes)
         if "outcome" in self._by:
             self._told = told(connection, {values[self._by.index("outcome")] for values in self._tallies})
@@ -126,7 +125,9 @@ class _Making:
         if "month" in self._by or "outcome" in self._by or sums.first_ms is None or self._since_ms <= sums.first_ms:
             return
         nowhere = Tally(0)
-        for cell in sums.over(max(start_ms, sums.first_ms), self._since_ms, self._columns, ("cost_nusd",)):
+        for cell in sums.over(
+            max(start_ms, sums.first_ms), self._since_ms, self._columns, ("cost_nusd",), with_outcomes=False
+        ):
             for tally in (self._before, self._tallies.get(cell.values, nowhere)):
                 tally.before_nusd += cell.sums[0]
         for values, change, _ in changes.decided(start_ms, self._since_ms):
@@ -143,6 +144,8 @@ class _Making:
                 begun_ms = edge_ms
 
     def _placed(self, values: Values, month: str, outcome: str) -> Values:
+        if len(self._columns) == len(self._by):
+            return values
         names = dict(zip(self._columns, values, strict=True)) | {"month": month, "outcome": outcome}
         return tuple(names[name] for name in self._by)
 
