@@ -8,12 +8,12 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select, update
 
 from ..core.forgetting import FORGOTTEN, forgotten
-from ..core.record import decode, encode
+from ..core.record import Record, decode
 from .engine import Database
 from .keys import raise_version
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES, digest, hour_of, text
 from .tables import CALLS_FROM, KEYS_VERSION, alerts, calls, claims, daily, hourly, keys, meta, raises, tasks
-from .writer import Writer
+from .writer import Writer, call_row
 
 BATCH_CALLS = 500
 STEP_CALLS_MAX = 5_000
@@ -56,16 +56,19 @@ def forget(database: Database, writer: Writer, user: str, now_ms: int) -> Forget
 
 
 def forget_calls(database: Database, writer: Writer, name: str) -> int:
-    statement = select(calls.c.seq, calls.c.record).where(calls.c.user == name).order_by(calls.c.seq)
+    columns = (calls.c.seq, calls.c.store_revision, calls.c.record)
+    statement = select(*columns).where(calls.c.user == name).order_by(calls.c.seq).limit(BATCH_CALLS)
+    moved: list[tuple[Record, Record]] = []
     with database.writing() as connection:
-        rows = connection.execute(statement.limit(BATCH_CALLS)).all()
-        pairs = [(row.seq, decode(row.record)) for row in rows]
-        changed = [(seq, before, forgotten(before)) for seq, before in pairs]
-        for seq, _, after in changed:
+        rows = connection.execute(statement).all()
+        for row in rows:
+            before = decode(row.record)
+            after = forgotten(before)
+            moved.append((before, after))
             # In its place: with another number, whoever follows the ledger would take it for news.
-            values = {"user": FORGOTTEN, "record": encode(after).decode()}
-            connection.execute(update(calls).where(calls.c.seq == seq).values(values))
-        writer.move(connection, [(before, after) for _, before, after in changed])
+            changed = update(calls).where(calls.c.seq == row.seq)
+            connection.execute(changed.values(call_row(after, row.store_revision)))
+        writer.move(connection, moved)
     return len(rows)
 
 
