@@ -40,7 +40,8 @@ Work = tuple[str, str, str]
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`kinds` are those of the rules that the call went beyond the limit of, `refused_by` of those that refused it."""
+    """`kinds` are those of the rules that the call went beyond the limit of, or that it is signalled by; `refused_by`
+    those of the rules that refused it, or the call that it would have followed."""
 
     fate: Fate
     cost_nusd: int
@@ -59,7 +60,8 @@ class Judge:
         self._twins = Twins()
         self._running: list[tuple[int, str, bool]] = []
         self._number = 0
-        self._ended: set[str] = set()
+        self._ended: dict[str, frozenset[str]] = {}
+        """Conversations that ended with a refusal, and the kinds of the rules that refused."""
         self._work_of: dict[str, Work] = {}
         self.repeats: set[Work] = set()
         """Work with a call whose twin belongs to other work: what `callmeter twins` lists beside the first of it."""
@@ -85,7 +87,7 @@ class Judge:
         if call.free:
             return Verdict("passed", cost_nusd)
         if made.follows in self._ended:
-            return Verdict("prevented", cost_nusd)
+            return Verdict("prevented", cost_nusd, self._ended[made.follows], self._ended[made.follows])
         conversation = read_conversation(call, json_fields(body, route=call.route, content_type="application/json"))
         assert conversation is not None, "every call of the week that costs anything is a conversation"
         token, attempt = retry_of(made.headers)
@@ -113,17 +115,14 @@ class Judge:
             twins_work = self._work_of.get(finding.twin_of or "")
             if twins_work is not None and twins_work != work:
                 self.repeats.add(work)
+        refused_by = frozenset(mark.kind for mark in spoke if mark.refuses)
         if looked.blocked and made.follows:
-            self._ended.add(made.follows)
+            self._ended[made.follows] = refused_by
         if looked.admitted:
             heapq.heappush(self._running, (made.at_ms + made.ms, call_id, made.result == "ok"))
-        return Verdict(
-            fate(looked, finding, spoke),
-            cost_nusd,
-            frozenset(mark.kind for mark in spoke),
-            frozenset(mark.kind for mark in spoke if mark.refuses),
-            work,
-        )
+        became = fate(looked, finding, spoke)
+        kinds = frozenset([finding.kind or ""] if became == "signalled" else [mark.kind for mark in spoke])
+        return Verdict(became, cost_nusd, kinds, refused_by, work)
 
 
 def call_of(made: Made, body: bytes, upstream: Upstream) -> Call:

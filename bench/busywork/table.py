@@ -45,7 +45,7 @@ class Results:
         self.truths: dict[str, Sum] = defaultdict(Sum)
         self.caught: dict[str, int] = defaultdict(int)
         self.caught_alone: dict[str, int] = defaultdict(int)
-        self.spoken_wrongly: dict[str, int] = defaultdict(int)
+        self.warned_wrongly: dict[str, int] = defaultdict(int)
         self.refused_wrongly: dict[str, int] = defaultdict(int)
         self._waiting: list[tuple[str, str, Work, int]] = []
 
@@ -58,10 +58,9 @@ class Results:
             if made.truth == "gamed":
                 self.caught[kind] += verdict.cost_nusd
                 self.caught_alone[kind] += verdict.cost_nusd if len(verdict.kinds) == 1 else 0
-            else:
-                self.spoken_wrongly[kind] += 1
-        if made.truth != "gamed" and verdict.fate == "refused":
-            for kind in verdict.refused_by:
+            elif verdict.fate == "warned":
+                self.warned_wrongly[kind] += 1
+            elif kind in verdict.refused_by:
                 self.refused_wrongly[kind] += 1
 
     def end(self, repeats: set[Work]) -> None:
@@ -94,7 +93,7 @@ def by_kind(results: Results) -> Iterable[list[str]]:
     yield ["kind of rule", "caught", "caught by it alone", "missed", "honest calls refused", "honest calls warned of"]
     for kind in KINDS:
         caught, wrong = results.caught[kind], results.refused_wrongly[kind]
-        told = results.spoken_wrongly[kind] - wrong
+        told = results.warned_wrongly[kind]
         alone = format_usd(results.caught_alone[kind])
         yield [kind, percent(caught, gamed), alone, percent(gamed - caught, gamed), f"{wrong:,}", f"{told:,}"]
 
