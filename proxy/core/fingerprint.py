@@ -29,6 +29,8 @@ SKETCH_WORDS_MAX = 256
 SKETCH_NAMES_MIN = 2
 """One name alone, unless it is a path, may be chance: `and/or`, `v2`."""
 SKETCH_NAMES_MAX = 32
+SKETCHED_CHARACTERS_MAX = 128 * 1024
+"""So much of an opening turn is sketched: some 40 ms of work. A task is told in less; what is longer came along with it."""
 
 CANONICAL_BYTES_MAX = 1024 * 1024
 """A larger field is compared as it was sent: to bring it in order would take longer than it is worth."""
@@ -50,8 +52,6 @@ ROUNDS_MAX = 64
 
 _ADDED_BY_AGENTS = re.compile(
     r"<(system-reminder|environment_context|environment_details|user_instructions|session_context|INSTRUCTIONS)\b"
-    r"[^>]*>.*?</\1>",
-    re.DOTALL,
 )
 _SETS_UP = re.compile(r"\s*(?:This is the (?:Gemini CLI|Qwen Code)|# AGENTS\.md instructions for )")
 """What agents put in front of what their user says: the same in every task on one repository."""
@@ -112,7 +112,7 @@ class Fingerprinter:
         for turn in conversation.turns[:3]:
             if turn.by_model:
                 continue
-            said = [_ADDED_BY_AGENTS.sub(" ", text) if "</" in text else text for text in turn.texts]
+            said = [_said_by_user(text) if "</" in text else text for text in turn.texts]
             text = "\n".join([text for text in said if not _SETS_UP.match(text)]).strip()
             if text:
                 return text
@@ -146,7 +146,7 @@ class Fingerprinter:
         text = self._opening_text(conversation) if begins(conversation) else None
         if text is None:
             return b""
-        words = set(normal_text(text).split())
+        words = set(normal_text(text[:SKETCHED_CHARACTERS_MAX]).split())
         if len(words) < OPENING_WORDS_MIN:
             return b""
         names = sorted(word for word in words if _NAME.search(word) and not is_ticket(word))[:SKETCH_NAMES_MAX]
@@ -217,6 +217,27 @@ class Fingerprinter:
             self._remembered.clear()
         self._remembered[mark] = digest
         return digest
+
+
+def _said_by_user(text: str) -> str:
+    """Without the pieces that agents put in. Anybody may have written the text, so no end is looked for twice: the time
+    is linear in its length, however many pieces begin in it."""
+    kept: list[str] = []
+    start = at = 0
+    endless: set[str] = set()
+    while (found := _ADDED_BY_AGENTS.search(text, at)) is not None:
+        at, name = found.end(), found[1]
+        if name in endless:
+            continue
+        head_end = text.find(">", at)
+        end = text.find(f"</{name}>", head_end + 1) if head_end >= 0 else -1
+        if end < 0:
+            endless.add(name)
+            continue
+        kept += (text[start : found.start()], " ")
+        start = at = end + len(f"</{name}>")
+    kept.append(text[start:])
+    return "".join(kept)
 
 
 def _sorted_json(value: Any) -> bytes | None:

@@ -132,6 +132,24 @@ def test_a_few_words_make_no_two_tasks_the_same_work(said: str) -> None:
     assert MAKER.opening(told("openai.chat", said=[said])) is None
 
 
+@pytest.mark.parametrize("piece", ["<system-reminder>", "<system-reminder ", "<INSTRUCTIONS></system-reminder>"])
+def test_pieces_of_agents_that_never_end_are_looked_at_once(piece: str) -> None:
+    text = f"{WORK} </x> {piece * 200_000}"
+    assert MAKER.opening(told("openai.chat", said=[text])) is not None
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<system-reminder>one</system-reminder> <system-reminder>two</system-reminder>",
+        "<environment_context cwd='/home/ada'><system-reminder></environment_context>",
+        "<INSTRUCTIONS>\n<environment_details>\n</INSTRUCTIONS>",
+    ],
+)
+def test_all_pieces_of_agents_are_left_out(piece: str) -> None:
+    assert MAKER.opening(told("openai.chat", said=[f"{piece} {WORK}"])) == MAKER.opening(told("openai.chat", said=[WORK]))
+
+
 # -- loops ------------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +237,11 @@ def test_a_path_alone_names_a_task_and_another_name_alone_does_not() -> None:
         likeness(sketch(told_once.replace("loan/rates.py", "v2")), sketch(told_again.replace("loan/rates.py", "v2")))
         < 0.8
     )
+
+
+def test_what_comes_far_behind_the_task_is_not_sketched() -> None:
+    task = "Fix the rounding fault in loan/rates.py, please: settle_all loses a cent. " + "See the log below. " * 8_000
+    assert likeness(sketch(task), sketch(task + "terms.py open_all close_all day.py " * 1_000)) == 1
 
 
 def test_a_saved_prompt_is_another_one_with_another_ticket() -> None:
