@@ -20,6 +20,10 @@ from .paths import Target, TargetInvalid, read_target
 ENVELOPES_REMEMBERED = 512
 """Of the agents of a few minutes on one worker, some 3 MB. The oldest are forgotten first."""
 
+REMEMBERED_BYTES_MAX = 16 * 1024
+"""Of path and headers together; agents send up to 10 KB. Nobody has looked yet at whose key it is, so that anybody
+could fill the memory with larger ones."""
+
 READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 
 _LENGTH = frozenset({b"content-length", b"Content-Length", b"CONTENT-LENGTH"})
@@ -93,11 +97,15 @@ class Envelopes:
         envelope = self._remembered.get(alike)
         if envelope is None:
             envelope = read_envelope(policy, raw_path, headers)
-            if envelope.memorable:
+            if envelope.memorable and _bytes_of(raw_path, raw) <= REMEMBERED_BYTES_MAX:
                 if len(self._remembered) >= ENVELOPES_REMEMBERED:
                     del self._remembered[next(iter(self._remembered))]
                 self._remembered[alike] = envelope
         return envelope
+
+
+def _bytes_of(raw_path: str, raw: RawHeaders) -> int:
+    return len(raw_path) + sum([len(name) + len(value) for name, value in raw])
 
 
 def read_envelope(policy: Policy, raw_path: str, headers: Mapping[str, str]) -> Envelope:

@@ -66,6 +66,11 @@ def test_what_leads_to_no_call_is_not_remembered(other: dict[str, Any]) -> None:
     assert first.wrong is not None or first.upstream is None or isinstance(first.found, Refusal)
 
 
+def test_what_is_very_long_is_not_remembered() -> None:
+    envelopes, rules = Envelopes(), policy()
+    assert opened(envelopes, rules, x_other="v" * 17_000) is not opened(envelopes, rules, x_other="v" * 17_000)
+
+
 def test_the_lines_that_go_on_hold_the_credential_of_the_upstream_and_not_our_key() -> None:
     lines = opened(Envelopes(), policy(), x_other="1").lines(
         {"authorization": f"Bearer {ADA}", "x-other": "1"}, "openai"
