@@ -18,6 +18,9 @@ DECODED_BYTES_MAX = 128 * 1024 * 1024
 STEP_BYTES_MAX = 256 * 1024
 """Decoded bytes held at once, so that a small piece that inflates a thousandfold never costs memory."""
 
+ENCODINGS_MAX = 4
+"""Encodings on top of one another; one is what is seen. Each costs memory before a byte is read."""
+
 ZSTD_INPUT_STEP_BYTES = 512
 """zstandard has no limit on its output: 512 bytes hold at most 128 blocks of 128 KiB, which bounds it to 16 MiB."""
 
@@ -156,6 +159,8 @@ def decoder_for(content_encoding: str) -> Decoder | None:
     if not content_encoding:
         return None
     names = [name.strip().lower() for name in content_encoding.split(",")]
+    if len(names) > ENCODINGS_MAX:
+        raise DecodeError(f"more than {ENCODINGS_MAX} encodings on top of one another")
     decoders: list[Decoder] = []
     for name in reversed(names):
         match name:

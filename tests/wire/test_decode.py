@@ -105,6 +105,11 @@ def test_an_encoding_nobody_can_read_is_named() -> None:
         decoder_for("compress")
 
 
+def test_no_more_encodings_than_a_few_are_undone() -> None:
+    with pytest.raises(DecodeError, match="more than 4"):
+        decoder_for(", ".join(["br"] * 5))
+
+
 def test_the_encodings_offered_to_providers_are_those_that_can_be_undone() -> None:
     for encoding in supported_encodings().split(", "):
         assert decoder_for(encoding) is not None
