@@ -25,6 +25,7 @@ FORM_VALUE_BYTES_MAX = 4096
 """A longer value of a form is a prompt or a file; the fields that are read are words."""
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ESCAPED_LETTER = re.compile(rb"\\u006[45cdfCDF]")
 _BOUNDARY = re.compile(r'boundary="?([^";]{1,200})"?', re.IGNORECASE)
 _FORM_NAME = re.compile(rb'[;\s]name="?([^";\r\n]*)"?', re.IGNORECASE)
 
@@ -74,7 +75,7 @@ def json_fields(body: bytes, *, route: str, content_type: str) -> JsonFields:
                 "send JSON with content-type `application/json`."
             ) from None
         raise BodyInvalid(f"The body of `{route}` is not JSON: {error}; send a JSON object.") from None
-    if _may_repeat_a_field(text, fields) and text.count(b'"model"') > 1:
+    if _may_repeat_a_field(text, fields) and _may_repeat_model(text):
         _check_one_model(text, route)
     return fields
 
@@ -95,7 +96,7 @@ def named_model(headers: Mapping[str, str], body: bytes) -> str | None:
         fields = _object.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if _may_repeat_a_field(text, fields) and text.count(b'"model"') > 1:
+    if _may_repeat_a_field(text, fields) and _may_repeat_model(text):
         _check_one_model(text, "this path")
     return short_name(plain(fields.get("model")))
 
@@ -104,6 +105,12 @@ def _may_repeat_a_field(body: bytes, fields: JsonFields) -> bool:
     """Whether the body is longer than its fields and their punctuation by enough to say something twice."""
     told = 2 + sum([len(name) + len('"":,') + len(memoryview(value)) for name, value in fields.items()])
     return len(body) - told >= len(b'"model":""')
+
+
+def _may_repeat_model(body: bytes) -> bool:
+    """Whether `model` may be the name of more than one field. A letter of it may hide in an escape, which no encoder of
+    JSON writes for a letter."""
+    return body.count(b'"model"') > 1 or (b"\\u006" in body and _ESCAPED_LETTER.search(body) is not None)
 
 
 def _may_be_json(content_type: str) -> bool:

@@ -165,6 +165,8 @@ def read(path: str, body: bytes, content_type: str = "application/json", **heade
         (b'{"model": 7, "messages": []}', "`model` in the body of `/v1/chat/completions` is not a name"),
         (b'{"model": "", "messages": []}', "is not a name"),
         (b'{"model": "cheap", "messages": [], "model": "dear"}', "names `model` twice"),
+        (b'{"mod\\u0065l": "cheap", "messages": [], "model": "dear"}', "names `model` twice"),
+        (b'{"model": "cheap", "messages": [], "\\u006D\\u006Fdel": "dear"}', "names `model` twice"),
         (b'{"model": "m",            "tools": {"model": ' + b"9" * 5000 + b"}}", "number too long"),
     ],
 )
