@@ -119,7 +119,8 @@ class Holder:
         model = other_model(way.scopes, call.dialect)
         if model is not None and model != call.model and takes_other_model(call):
             other = msgspec.structs.replace(call, model=model)
-            plan.ways.append(self._way(policy, caller, other, upstream, at_ms))
+            if policy.decide(caller, other, upstream).refusal is None:  # nor does a task key grow by a budget's model
+                plan.ways.append(self._way(policy, caller, other, upstream, at_ms))
         plan.compared = self._comparer.compare(policy, caller, call, upstream, headers=headers, fields=fields)
         return plan
 
