@@ -40,6 +40,8 @@ class Call(msgspec.Struct, kw_only=True):
     """The region that the path names, where prices may differ by it (Vertex): `us-east5`, `global`."""
     json_array: bool = False
     """The stream asked for is one JSON array and not events (Gemini without `alt=sse`)."""
+    json_lines: bool = False
+    """It is JSON objects, one a line, and not events (Ollama)."""
     api_version: str = ""
     """The dated version of the interface that the query names (Azure's `api-version`), "" where it names none."""
     task: str | None = None
@@ -55,3 +57,8 @@ class Call(msgspec.Struct, kw_only=True):
     tool_fees: dict[str, int] = {}
     """Tools that the provider may run, by the name of their fee in `usage.requests`, and how often at most; 0 where
     the request does not say."""
+
+    @property
+    def events(self) -> bool:
+        """The stream asked for is one of server-sent events, in which comments may stand."""
+        return self.stream and not self.json_array and not self.json_lines

@@ -75,8 +75,9 @@ class Flight(msgspec.Struct, kw_only=True):
     capture: Capture | None = None
     """What leaves of its answer, for its twins."""
     begun: StreamedAnswer | None = None
+    """The answer whose head is out: nothing else can be told in its place."""
     kept_alive: int = 0
-    """The head of its stream is out, and how often it has said that it waits, while its twin runs."""
+    """How often its stream has said that it waits, while its twin runs."""
     packed: bool = False
     """The answer goes out compressed, so that nothing can be put into it."""
 

@@ -80,7 +80,7 @@ class Lending:
 
     async def _pause(self, flight: Flight, pause_s: float, waited_s: float) -> None:
         """Waits; a stream of events that has waited for long says so meanwhile."""
-        if flight.call.stream and not flight.call.json_array and waited_s >= KEEP_ALIVE_S * (flight.kept_alive + 1):
+        if flight.call.events and waited_s >= KEEP_ALIVE_S * (flight.kept_alive + 1):
             if flight.begun is None:
                 fields = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
                 flight.begun = StreamedAnswer(status=200, fields=passed_on(fields, flight.record, []))
@@ -108,9 +108,10 @@ class Lending:
 
     def keep(self, flight: Flight) -> None:
         """Hands the answer of a call that went well to the store, ahead of its settle, by which its twins learn that it
-        is there. Of one that is too long, an empty one is kept, which tells them not to wait for the next."""
-        capture, record = flight.capture, flight.record
-        if capture is None or record.result != "ok":
+        is there. Of one that is too long, an empty one is kept, which tells them not to wait for the next. One that
+        ended before its dialect's end is nobody else's: who asks again shall have the whole."""
+        capture, record, reading = flight.capture, flight.record, flight.reading
+        if capture is None or record.result != "ok" or reading is None or not reading.complete:
             return
         whole = capture.size <= ANSWER_BYTES_MAX and not flight.packed
         answered = Answered(capture.status, capture.fields, b"".join(capture.parts))

@@ -107,7 +107,7 @@ class Relay:
             raise
         except Exception:
             log.exception("call %s failed inside the proxy", record.call_id)
-            if flight.first_write_s:  # in mid-answer only a broken connection is honest
+            if flight.begun is not None or flight.first_write_s:  # in mid-answer only a broken connection is honest
                 raise ConnectionAbortedError from None
             return refusal_answer(self._told(flight, BROKEN, sent=flight.sent))
         finally:
@@ -197,8 +197,8 @@ class Relay:
         accepted = ""
         if flight.call.stream and (asked := wire.ask_for_usage(flight.call, changed, upstream.provider)) is not None:
             changed, accepted, flight.remover = asked, "identity", wire.UsageRemover()
-        if flight.capture is not None:
-            accepted = "identity"  # a twin may not take what this agent takes
+        if flight.capture is not None or flight.begun is not None:
+            accepted = "identity"  # a twin may not take what this agent takes; a head that is out told of no packing
         if changed is text and not accepted:
             lines = envelope.lines(headers, flight.dialect)
         else:
@@ -305,6 +305,7 @@ class Relay:
         if response is None:
             response = StreamedAnswer(status=record.status, fields=passed, length=length)
             await response.prepare(request)
+            flight.begun = response
         for data in gathered:
             await self._write(flight, response, data)
         tail = b""

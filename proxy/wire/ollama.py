@@ -54,7 +54,7 @@ def read(
         call.model = model
     elif not route.free:
         raise BodyInvalid(f"The body of `{route.route}` names no model; add `model` to it as a string.")
-    call.stream = route.api.startswith("ollama.") and plain(body.get("stream")) is not False
+    call.stream = call.json_lines = route.api.startswith("ollama.") and plain(body.get("stream")) is not False
     call.max_output_tokens = output_limit(mapping(body.get("options")).get("num_predict"))
     call.inline_bytes = _image_bytes(body.get("images"))
     raw = body.get("messages")

@@ -1,0 +1,108 @@
+"""What is lent to twins, and what those that wait are told, with a provider that does what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from proxy.edge import lending
+from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
+from tests.support.worker import policy, serving
+
+CHAT = "/openai/v1/chat/completions"
+MESSAGES = "/anthropic/v1/messages"
+ASK = [{"role": "user", "content": "Where is the rounding fault?"}]
+JOIN = "duplicates:\n  - {name: together, kind: exact, then: join}\n"
+REPLAY = "duplicates:\n  - {name: again, kind: exact, then: replay}\n"
+FEW = (
+    "budgets:\n  - {name: few, match: {model: '*opus*'}, per: user, limit: 1 calls, every: day, "
+    "then: {use: {anthropic: claude-haiku-4-5}}}\n"
+)
+NDJSON_HEAD = SSE_HEAD.replace(b"text/event-stream", b"application/x-ndjson")
+
+
+async def test_a_stream_that_ended_too_early_is_not_given_again(store_url: str) -> None:
+    asked = {"model": "gpt-5-mini", "messages": ASK, "stream": True}
+    texts = iter(("cut", "whole"))
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        text = next(texts)
+        writer.write(SSE_HEAD + chunk(event({"choices": [{"index": 0, "delta": {"content": text}}]})))
+        if text == "whole":
+            done = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+            writer.write(chunk(event(done)) + chunk(b"data: [DONE]\n\n"))
+        writer.write(b"0\r\n\r\n")
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=REPLAY)) as edge:
+        _, first = await edge.answer(CHAT, asked)
+        await edge.records(1)
+        head, second = await edge.answer(CHAT, asked)
+        await edge.records(2)
+        again, third = await edge.answer(CHAT, asked)
+    assert b"cut" in first
+    assert b"whole" in second
+    assert "x-callmeter-replay" not in head.headers
+    assert third == second
+    assert "x-callmeter-replay" in again.headers
+
+
+async def test_who_waits_for_json_lines_is_sent_no_comment(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "KEEP_ALIVE_S", 0.01)
+    asked = {"model": "llama3.3", "messages": ASK}
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        called.set()
+        await go_on.wait()
+        line = {"model": "llama3.3", "message": {"content": "here"}, "done": True, "eval_count": 1}
+        writer.write(NDJSON_HEAD + chunk(json.dumps(line).encode() + b"\n") + b"0\r\n\r\n")
+
+    async with (
+        scripted(provider) as url,
+        serving(store_url, policy(url, more=JOIN)) as edge,
+        edge.post("/openai/api/chat", asked) as leader,
+    ):
+        await called.wait()
+        async with edge.post("/openai/api/chat", asked) as waiting:
+            await asyncio.sleep(0.2)
+            go_on.set()
+            await leader.head()
+            told = await leader.rest()
+            await waiting.head()
+            assert waiting.headers["content-type"] == "application/x-ndjson"
+            assert await waiting.body() == told
+
+
+async def test_who_was_told_to_wait_gets_nothing_packed(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of its answer is out by then, and told of no packing."""
+    monkeypatch.setattr(lending, "KEEP_ALIVE_S", 0.01)
+    asked: dict[str, Any] = {"model": "claude-opus-4-1", "messages": ASK, "stream": True, "max_tokens": 90}
+    heads: list[bytes] = []
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _ = await request_of(reader)
+        heads.append(head.lower())
+        called.set()
+        await go_on.wait()
+        writer.write(whole(b"{}", status="500 Oops"))
+
+    packs = {"accept-encoding": "gzip"}
+    async with (
+        scripted(provider) as url,
+        serving(store_url, policy(url, more=JOIN + FEW)) as edge,
+        edge.post(MESSAGES, asked, headers=packs) as leader,
+    ):
+        await called.wait()
+        async with edge.post(MESSAGES, asked, headers=packs) as waiting:
+            await waiting.head()
+            go_on.set()
+            await leader.head()
+            await waiting.rest()
+    assert len(heads) == 2
+    assert all(b"accept-encoding: identity\r\n" in head for head in heads)
