@@ -1,6 +1,6 @@
 """`python -m bench.budgets`: what budgets cost. The load of the main job with 8 matching budgets, one rate limit and
-one concurrency limit; then with 10,000 budgets more in the policy and 1,000,000 users more in the store; beside the
-floor.
+one concurrency limit; then with 10,000 budgets more in the policy and 1,000,000 users more in the store; then with
+three rules about duplicates on top; beside the floor.
 
 It also times, inside Valkey, the script that reserves over 8 budgets, with an empty store and with the million users.
 """
@@ -142,16 +142,28 @@ async def scripts(directory: Path) -> dict[str, float]:
         await server.close()
 
 
+DUPLICATES = """\
+duplicates:
+  - {name: same-call, kind: exact, per: user, every: rolling 10m, limit: 3 calls, then: refuse}
+  - {name: same-prompt, kind: normalized, per: user, every: rolling 10m, limit: 3 calls, then: refuse}
+  - {name: in-circles, kind: loop, per: [user, task], every: rolling 10m, limit: 20 calls, then: refuse}
+"""
+
+
 class Variant(msgspec.Struct, frozen=True):
+    """A policy. `varied`: no call of the load says what another said."""
+
     name: str
     budgets: str
     users: int = 0
+    varied: bool = False
 
 
 VARIANTS = (
     Variant("no budgets", ""),
     Variant("10 limits", MATCHING),
     Variant("10 of 10,010 limits, 1,000,000 users", MATCHING + others(BUDGETS_MORE), USERS_MORE),
+    Variant("10 limits, 3 rules about duplicates", MATCHING + DUPLICATES, varied=True),
 )
 
 
@@ -171,6 +183,7 @@ def measured(variant: Variant, kinds: Sequence[str], repeats: int, quick: bool) 
         stand_back(served.bookkeeper)
         bench = Bench(provider_port, floor.pid, floor_port, served)
         chosen = [mode for mode in modes(quick=quick) if mode.name in kinds]
+        chosen = [msgspec.structs.replace(mode, varied=variant.varied) for mode in chosen]
         for repeat in range(repeats + 1):
             for mode in chosen:
                 order = ("floor", "callmeter") if repeat % 2 else ("callmeter", "floor")

@@ -28,12 +28,12 @@ from proxy.core.windows import Every
 from proxy.store.calls import CallStore
 from proxy.store.client import Client
 from proxy.store.embedded import EmbeddedServer
-from proxy.store.epoch import ensure_epochs
 from proxy.store.keyspace import KEYS, shard_of
 from proxy.store.marks import Marked
 from proxy.store.spool import Spool
 from proxy.wire.conversations import read_conversation
 from proxy.wire.request import json_fields
+from tests.support.store import ensure_epochs
 
 ROUNDS = 7
 MAKER = Fingerprinter(b"secret")
@@ -151,7 +151,7 @@ async def remembered_bytes(rule: DuplicateRule, store: CallStore, client: Client
         await store.reserve(record, (), Marked(marks, user="ada", task="PAY-7"))
     found = await client.call("KEYS", keys.twins(scopes[0].counter, "*"))
     sizes = await client.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in found])
-    return sum(sizes) / REMEMBERED
+    return float(sum(sizes)) / REMEMBERED
 
 
 def now_ms() -> int:

@@ -18,6 +18,9 @@ CHUNKS = 50
 KIND_HEADER = "x-bench"
 """Tells the provider which answer is wanted; both proxies pass it on as any header."""
 
+VARIED = "aaaaaaaa"
+"""A word of the last turn; where the load is varied, each call has another in its place, and so is no call's twin."""
+
 COMPLETION_ID = "chatcmpl-D1aYcXq0b7nVd3mJk5sTfGhUw9eRz"
 USAGE = {
     "prompt_tokens": 480,
@@ -102,7 +105,18 @@ def request_body(kind: Kind) -> bytes:
         text = prose(turn, min(900, missing))
         body["messages"].append({"role": "user" if turn % 2 == 0 else "assistant", "content": text})
         turn += 1
+    last = body["messages"][-1]
+    last["content"] = VARIED + last["content"][len(VARIED) :]
     return compact(body)
+
+
+def spelled(number: int) -> bytes:
+    """A word of the length of VARIED, another for each number."""
+    letters = bytearray(VARIED.encode())
+    for place in range(len(letters)):
+        number, digit = divmod(number, 26)
+        letters[place] = ord("a") + digit
+    return bytes(letters)
 
 
 def tool(number: int) -> dict[str, Any]:

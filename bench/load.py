@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
-from .exchange import Kind, good_bodies, request
+from .exchange import VARIED, Kind, good_bodies, request, spelled
 
 ANSWER_S_MAX = 60.0
 """No answer of this benchmark takes longer, unless something is broken."""
@@ -26,6 +26,7 @@ class Order(msgspec.Struct, kw_only=True):
     seconds       for so long every connection sends its next call as soon as it has an answer; 0: one call each,
                   begun evenly over a second
     rate          calls a second, begun by the clock whether or not answers are there; 0: as `seconds` says
+    varied        no call says what another said
     """
 
     port: int
@@ -34,6 +35,7 @@ class Order(msgspec.Struct, kw_only=True):
     connections: int
     seconds: float
     rate: float = 0
+    varied: bool = False
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -65,11 +67,13 @@ class Caller(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
 
-    def send(self) -> None:
+    def send(self, number: int | None = None) -> None:
+        """Its request; with another word in it for each number."""
         self.busy = True
         self._parts, self._head, self._missing, self._first_s = [], b"", None, 0.0
         self._begun_s = time.perf_counter()
-        self._transport.write(self._data)
+        data = self._data if number is None else self._data.replace(VARIED.encode(), spelled(number), 1)
+        self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
         if self._missing is None:
@@ -125,6 +129,8 @@ class Load:
         self._callers: list[Caller] = []
         self._idle = asyncio.Event()
         self._running = 0
+        self._sent = 0
+        self._first = time.time_ns() // 1000 if order.varied else 0
 
     async def run(self) -> Result:
         order = self._order
@@ -170,7 +176,8 @@ class Load:
 
     def _send(self, caller: Caller) -> None:
         self._running += 1
-        caller.send()
+        self._sent += 1
+        caller.send(self._first + self._sent if self._order.varied else None)
 
     def _answered(self, caller: Caller, complaint: str, ms_first: float, ms_total: float) -> None:
         result = self._result

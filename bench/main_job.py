@@ -38,6 +38,7 @@ class Mode(msgspec.Struct, frozen=True):
     seconds: float
     rate: float = 0
     says: str = ""
+    varied: bool = False
 
 
 class Measured(msgspec.Struct, kw_only=True):
@@ -123,6 +124,7 @@ class Bench:
             connections=mode.connections,
             seconds=mode.seconds,
             rate=mode.rate,
+            varied=mode.varied,
         )
         command = [sys.executable, "-m", "bench.load", msgspec.json.encode(order).decode()]
         peak = 0.0

@@ -115,9 +115,8 @@ def samples(random: Random, company: Company, number: int) -> Calls:
         )
         question = f"Name a product that {sentence(random)}"
         for attempt in range(16):
-            options: dict[str, object] = ({"seed": attempt}, {"n": 4, "seed": attempt}, {"temperature": 0.9})[
-                number % 3
-            ]
+            ways: list[dict[str, object]] = [{"seed": attempt}, {"n": 4, "seed": attempt}, {"temperature": 0.9}]
+            options = ways[number % len(ways)]
             session.begin()
             session.body = ChatBody(random, SCRIPT.model, "Be inventive.", tools=False, **options)
             session.user(question)

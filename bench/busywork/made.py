@@ -216,8 +216,8 @@ class Session:
             messages = [{"role": "system", "content": TITLE}, {"role": "user", "content": prompt}]
             return compact({"model": model, "max_tokens": 32, "messages": messages})
         system = [{"type": "text", "text": TITLE}]
-        messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
-        return compact({"model": model, "max_tokens": 512, "system": system, "messages": messages})
+        asked = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
+        return compact({"model": model, "max_tokens": 512, "system": system, "messages": asked})
 
     def _whole(self) -> bytes:
         whole = self.body.whole()
