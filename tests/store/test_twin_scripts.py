@@ -14,12 +14,11 @@ from proxy.core.duplicates import Mark
 from proxy.core.twins import Looked, Twins
 from proxy.store.calls import CallStore
 from proxy.store.client import Client
-from proxy.store.epoch import ensure_epochs
 from proxy.store.keyspace import KEYS, shard_of
 from proxy.store.marks import Marked, kept_answer
 from proxy.store.spool import Spool
 from tests.support.duplicates import call_id, mark
-from tests.support.store import a_record, now_ms, open_client
+from tests.support.store import a_record, ensure_epochs, now_ms, open_client
 from tests.support.valkey import PATIENT_S, RunningServer, short_folder
 
 ACME = KEYS[shard_of("acme")]
