@@ -30,7 +30,7 @@ SKETCH_NAMES_MIN = 2
 """One name alone, unless it is a path, may be chance: `and/or`, `v2`."""
 SKETCH_NAMES_MAX = 32
 SKETCHED_CHARACTERS_MAX = 128 * 1024
-"""So much of an opening turn is sketched: some 40 ms of work. A task is told in less; what is longer came along with it."""
+"""So much of an opening turn is sketched: some 40 ms of work. A task is told in less; the rest came along with it."""
 
 CANONICAL_BYTES_MAX = 1024 * 1024
 """A larger field is compared as it was sent: to bring it in order would take longer than it is worth."""

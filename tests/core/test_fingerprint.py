@@ -147,7 +147,8 @@ def test_pieces_of_agents_that_never_end_are_looked_at_once(piece: str) -> None:
     ],
 )
 def test_all_pieces_of_agents_are_left_out(piece: str) -> None:
-    assert MAKER.opening(told("openai.chat", said=[f"{piece} {WORK}"])) == MAKER.opening(told("openai.chat", said=[WORK]))
+    said = told("openai.chat", said=[f"{piece} {WORK}"])
+    assert MAKER.opening(said) == MAKER.opening(told("openai.chat", said=[WORK]))
 
 
 # -- loops ------------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ async def test_the_draft_of_a_model_without_a_price_says_that_its_cost_is_assume
 def test_a_budget_offers_no_model_that_the_caller_may_not_use(
     allowed: tuple[tuple[str, ...], ...], more: str, models: list[str]
 ) -> None:
-    policy = policy_of(f"budgets: [{{name: few, limit: $1, every: day, then: {{use: {{openai: gpt-5-mini}}}}}}]\n{more}")
+    policy = policy_of("budgets: [{name: few, limit: $1, every: day, then: {use: {openai: gpt-5-mini}}}]\n" + more)
     call = Call(api="openai.chat", dialect="openai", route="/v1/chat/completions", model="gpt-5", body_bytes=400)
     caller = Caller(org="default", team="default", user="ada", key_id="k", models=allowed)
     upstream = policy.upstreams["openai"]
