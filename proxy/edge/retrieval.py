@@ -79,8 +79,9 @@ class Retrievals:
         taken = takes_of(made, known, self._policy())
         for file_id in reading.files:
             await self._store.remember_later(record.org, record.upstream, file_id, made, taken)
+        late = bool(reading.items) and await self._store.shown_long_ago(made)
         for item in reading.items:
-            await self._settle_item(made, item, taken)
+            await self._settle_item(made, item, taken, late=late)
         if unseen or all_shown(record, call, reading):
             await self._settle_unseen(made, reading, taken)
         elif reading.usage is not None and made.usage_source != "reported":
@@ -123,8 +124,9 @@ class Retrievals:
         await self._store.settle(settled, taken)
         await self._store.end_later(made, taken)
 
-    async def _settle_item(self, made: Record, item: Item, taken: Sequence[Take]) -> None:
-        """One item of a batch: a record of its own, whose id follows from batch and item, so that it exists once."""
+    async def _settle_item(self, made: Record, item: Item, taken: Sequence[Take], *, late: bool) -> None:
+        """One item of a batch: a record of its own, whose id follows from batch and item, so that it exists once. `late`:
+        the results were fetched before, long ago, and may be charged."""
         usage = item.usage or Usage()
         settled = msgspec.structs.replace(
             made,
@@ -152,7 +154,7 @@ class Retrievals:
         )
         if item.usage is not None:
             settlement.price(settled, told=None, prices=self._prices(), billing=self._billing(made), batch=True)
-        await self._store.settle(settled, taken)
+        await self._store.settle(settled, taken, late=late)
 
     def _billing(self, made: Record) -> str:
         upstream = self._policy().upstream_for(made.upstream)

@@ -275,11 +275,12 @@ class CallStore:
 
     # -- after it -------------------------------------------------------------------------------------------------
 
-    async def settle(self, record: Record, taken: Sequence[Take] | None = None) -> None:
+    async def settle(self, record: Record, taken: Sequence[Take] | None = None, *, late: bool = False) -> None:
         """Ends the call's hold, charges the counters that it took of, and records it, once for each revision; what the
         store cannot take goes to the spool. Raises nothing but CancelledError, and may be repeated.
 
         taken   for a later revision, whose hold is gone: what the call took (`recall_takes`)
+        late    it may have been settled so long ago that the store has forgotten it: the ledger knows
         """
         data = records.encode(record)
         hold = self._running.get(record.call_id)
@@ -296,12 +297,13 @@ class CallStore:
                 charge=holds.charge_of(record.cost_nusd, record.usage),
                 holding=holding,
                 memory_ms=self._settled_memory_ms,
+                late=late,
                 kept=record.result == "ok",
             )
             self._fault = ""
         except StoreError as error:
             self._note(shard_of(record.org), error)
-            line = OwedRecord(msgspec.Raw(data), owed.raw_takes(holding.text), self._clock_ms())
+            line = OwedRecord(msgspec.Raw(data), owed.raw_takes(holding.text), 0 if late else self._clock_ms())
             await self._debts.add(line)
         # Only now: if we were cancelled on the way, the settle that repeats this one still knows what was taken. A
         # renewal in between registers nothing, since the store has the marker.
@@ -348,6 +350,13 @@ class CallStore:
         CancelledError."""
         data = later.with_takes(records.encode(record), takes.holding(org, taken).text)
         await self._do_or_owe(shard_of(org), OwedLater(org, upstream, later_id, msgspec.Raw(data), holds))
+
+    async def shown_long_ago(self, batch: Record) -> bool:
+        """Whether items of a batch were shown before, so long ago that the store has forgotten which of them are
+        settled. Raises StoreError."""
+        now_ms = self.now_ms()
+        first_ms = await later.first_shown(self._client, batch.org, batch.call_id, now_ms)
+        return now_ms - first_ms > self._settled_memory_ms
 
     async def end_later(self, record: Record, taken: Sequence[Take]) -> None:
         """The cost of a call that `holds` is settled now: what is held of it ends. Raises StoreError."""

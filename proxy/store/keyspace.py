@@ -89,5 +89,9 @@ class ShardKeys:
             later_id = hashlib.sha256(later_id.encode()).hexdigest()
         return f"{self.prefix}later:{upstream}:{later_id}"
 
+    def shown(self, batch_call_id: str) -> str:
+        """String: when items of a batch were shown first, in ms."""
+        return f"{self.prefix}shown:{batch_call_id}"
+
 
 KEYS = tuple(ShardKeys(shard) for shard in range(SHARDS))

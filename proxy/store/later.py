@@ -60,6 +60,14 @@ async def recall_takes(client: Client, org: str, upstream: str, later_id: str) -
         return takes.NO_HOLDING
 
 
+async def first_shown(client: Client, org: str, batch_call_id: str, now_ms: int) -> int:
+    """When items of a batch were shown first: now, unless they were before. Raises StoreError."""
+    key = KEYS[shard_of(org)].shown(batch_call_id)
+    if await client.call("SET", key, now_ms, "NX", "PX", LATER_LIFE_MS):
+        return now_ms
+    return int(await client.call("GET", key) or now_ms)
+
+
 def with_what_it_took(data: bytes) -> tuple[Record, Sequence[Take]]:
     """The way back from `with_takes`. Raises msgspec.MsgspecError."""
     return records.decode(data), takes.parse(_with_takes.decode(data).takes).takes

@@ -178,16 +178,19 @@ async def test_a_ledger_that_stays_away_is_given_up_with_a_word_in_the_log(
     assert FETCHED.call_id in caplog.text
 
 
+MONEY, TOKENS = a_take("money", amount=9000, limit=10_000), a_take("tokens", amount=70, limit=100, unit="tokens")
+CALLS, RUNNING = an_endless_take("calls", unit="calls"), an_endless_take("running", unit="concurrent")
+TAKEN = (MONEY, TOKENS, CALLS, RUNNING)
 ITEMS = [
     Item(item_id="a", usage=USAGE, model="gpt-4.1-mini", upstream_call_id="chatcmpl-a"),
     Item(item_id="b", usage=None, error="rate_limit_exceeded"),
 ]
 
 
-async def batch_results(retrieving: Retrieving, items: list[Any]) -> None:
+async def batch_results(retrieving: Retrieving, items: list[Any], taken: Sequence[Take] = ()) -> None:
     """A batch is made, its state tells the file with the results, and the file is fetched."""
     made = msgspec.structs.replace(MADE, api="openai.batches", model=None, model_asked=None, cost_nusd=0)
-    await retrieving.make(made, "batch_1")
+    await retrieving.make(made, "batch_1", taken)
     state = Call(api="openai.batches", free=True, retrieves="batch_1")
     await retrieving.follow(FETCHED, state, Reading(files=["file-1"]))
     await retrieving.follow(FETCHED, Call(api="openai.batches", free=True, retrieves="file-1"), Reading(items=items))
@@ -213,6 +216,24 @@ async def test_an_item_has_the_same_id_however_often_its_results_are_fetched(
     assert len(await retrieving.settled()) == 3
 
 
+async def test_an_item_is_charged_once_also_when_its_results_are_fetched_again_much_later(
+    retrieving: Retrieving, store_url: str
+) -> None:
+    """The store has forgotten by then which items are settled; the ledger has not."""
+    await batch_results(retrieving, ITEMS, TAKEN)
+    spent = await retrieving.held(MONEY)
+    assert spent == State((10 * 400 + 4 * 1600) // 2, 0)
+    shard = KEYS[shard_of("default")]
+    async with open_client(store_url) as client:
+        await client.call("DEL", *[shard.settled(item_call_id(MADE.call_id, item.item_id)) for item in ITEMS])
+        await client.call("SET", shard.shown(MADE.call_id), 1)
+        await batch_results(retrieving, ITEMS, TAKEN)
+        assert await retrieving.held(MONEY) == spent
+        again = (await entries(client))[3:]
+    assert len(again) == 2
+    assert all(entry.uncharged for entry in again), "it is charged where the ledger does not know it"
+
+
 def test_items_of_different_batches_have_different_ids() -> None:
     ids = {item_call_id(batch, item) for batch in ("1" * 32, "2" * 32) for item in ("a", "b")}
     assert len(ids) == 4
@@ -220,10 +241,6 @@ def test_items_of_different_batches_have_different_ids() -> None:
 
 
 # -- what is held meanwhile ------------------------------------------------------------------------------------------
-
-MONEY, TOKENS = a_take("money", amount=9000, limit=10_000), a_take("tokens", amount=70, limit=100, unit="tokens")
-CALLS, RUNNING = an_endless_take("calls", unit="calls"), an_endless_take("running", unit="concurrent")
-TAKEN = (MONEY, TOKENS, CALLS, RUNNING)
 
 
 async def test_what_an_answer_will_cost_stays_held_until_it_is_shown(retrieving: Retrieving) -> None:
