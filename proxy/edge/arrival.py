@@ -15,9 +15,10 @@ from ..core.call import Call
 from ..core.caller import Caller
 from ..core.policy import Policy
 from ..core.refusal import Refusal
+from ..core.tags import read_user_agent
 from .body import BodyBroken, BodyTooLarge, read_body
 from .envelope import Envelope, Envelopes
-from .flight import USER_AGENT_CHARACTERS_MAX, Flight, Refused, stamp
+from .flight import Flight, Refused, stamp
 from .keyring import KeyRing, Known
 from .paths import Target
 from .sentences import body_too_large
@@ -84,7 +85,7 @@ class Arrivals:
         flight.call, flight.dialect = call, call.dialect or flight.dialect
         record.api, record.route, record.stream = call.api, call.route, call.stream
         record.model_asked = record.model = call.model
-        record.user_agent = headers.get("user-agent", "")[:USER_AGENT_CHARACTERS_MAX]
+        record.user_agent, _ = read_user_agent(headers.get("user-agent", ""))
         return call
 
     def caller(self, flight: Flight, known: Known, headers: Mapping[str, str], target: Target, call: Call) -> Caller:

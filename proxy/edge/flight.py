@@ -23,7 +23,6 @@ from .capture import Capture
 from .holding import Plan
 from .upstream import Exchange
 
-USER_AGENT_CHARACTERS_MAX = 256
 BYTES_PER_SEEN_TOKEN = 3
 RANDOM_BYTES = 4096
 """Taken from the system at a time: enough for about a hundred calls."""

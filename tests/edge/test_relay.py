@@ -17,7 +17,7 @@ from proxy.wire.framing import AnswerMeter
 from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
 from tests.support.store import entries, eventually, open_client
 from tests.support.valkey import RunningServer
-from tests.support.worker import Edge, policy, serving
+from tests.support.worker import KEY, Edge, policy, serving
 
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
@@ -375,6 +375,18 @@ async def test_a_fault_of_ours_in_mid_answer_breaks_the_connection_and_is_record
         [record] = await edge.records()
         assert record.call_id in caplog.text
     assert (record.result, record.usage_source) == ("failed", "partial")
+
+
+async def test_a_user_agent_that_is_no_text_stops_nobody(store_url: str) -> None:
+    async with scripted(good) as url, serving(store_url, policy(url)) as edge:
+        reader, writer = await asyncio.open_connection(*edge.address)
+        asked = json.dumps(PLAIN).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(asked)}\r\n"
+        writer.write(head.encode() + b"user-agent: curl/\xff\r\n\r\n" + asked)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+        [record] = await edge.records()
+    assert (record.result, record.user_agent) == ("ok", "curl/?")
 
 
 async def test_a_worker_knows_how_many_calls_run(store_url: str) -> None:
