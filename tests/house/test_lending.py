@@ -64,7 +64,7 @@ def seen(providers: Providers) -> int:
     return len(providers.simulator.seen)
 
 
-def kept(who: Caller, body: Any) -> Answer:
+def answered(who: Caller, body: Any) -> Answer:
     """A call whose answer is in the store by now: it gets there when the call is settled, after the agent has it."""
     answer = who.post(CHAT, body)
     who.record(answer.headers["x-callmeter-call"])
@@ -84,7 +84,7 @@ def running(pool: ThreadPoolExecutor, who: Caller, body: Any, wish: str, provide
 
 def test_an_answer_is_given_again_byte_by_byte_for_nothing(lending: House, providers: Providers) -> None:
     ada = lending.caller("replay")
-    first = kept(ada, chat())
+    first = answered(ada, chat())
     before = seen(providers)
     again = [ada.post(CHAT, chat()) for _ in range(3)]
     assert seen(providers) == before
@@ -149,9 +149,9 @@ def test_a_failed_answer_is_not_given_again(lending: House) -> None:
 
 
 def test_anothers_answer_is_given_only_where_the_rule_shares(lending: House) -> None:
-    shared = [kept(lending.caller("lender", team="lake"), chat()) for _ in range(2)]
+    shared = [answered(lending.caller("lender", team="lake"), chat()) for _ in range(2)]
     assert ["x-callmeter-replay" in answer.headers for answer in shared] == [False, True]
-    own = [kept(lending.caller("keeper", team="sea"), chat()) for _ in range(2)]
+    own = [answered(lending.caller("keeper", team="sea"), chat()) for _ in range(2)]
     assert ["x-callmeter-replay" in answer.headers for answer in own] == [False, False]
     other = lending.caller("lender", team="lake", org="other").post(CHAT, chat())
     assert "x-callmeter-replay" not in other.headers
@@ -160,7 +160,7 @@ def test_anothers_answer_is_given_only_where_the_rule_shares(lending: House) -> 
 async def test_a_damaged_answer_is_ignored_and_the_call_goes_upstream(lending: House, providers: Providers) -> None:
     ada = lending.caller("replay")
     body = chat("damaged later")
-    assert kept(ada, body).status == 200
+    assert answered(ada, body).status == 200
     async with open_client(f"unix://{lending.data / 'valkey.sock'}") as client:
         prefix = KEYS[shard_of("default")].prefix
         for key in await client.call("KEYS", f"{prefix}answer:*"):
@@ -168,7 +168,7 @@ async def test_a_damaged_answer_is_ignored_and_the_call_goes_upstream(lending: H
             assert b"chat.completion" not in kept
             await client.call("SET", key, kept[:60] + bytes([kept[60] ^ 1]) + kept[61:], "KEEPTTL")
     before = seen(providers)
-    answer = kept(ada, body)
+    answer = answered(ada, body)
     assert (answer.status, seen(providers)) == (200, before + 1)
     assert "x-callmeter-replay" not in answer.headers
     assert "x-callmeter-replay" in ada.post(CHAT, body).headers, "the new answer takes its place"
