@@ -125,8 +125,8 @@ class Retrievals:
         await self._store.end_later(made, taken)
 
     async def _settle_item(self, made: Record, item: Item, taken: Sequence[Take], *, late: bool) -> None:
-        """One item of a batch: a record of its own, whose id follows from batch and item, so that it exists once. `late`:
-        the results were fetched before, long ago, and may be charged."""
+        """One item of a batch: a record of its own, whose id follows from batch and item, so that it exists once.
+        `late`: the results were fetched before, long ago, and may be charged."""
         usage = item.usage or Usage()
         settled = msgspec.structs.replace(
             made,
