@@ -13,7 +13,7 @@ from ..core.call import Call
 from .reader import BodyInvalid, Route
 from .request import is_form, read_form
 from .unbounded import mark_openai, openai_output_min
-from .values import choices, mapping, output_limit, plain, short_name, text
+from .values import choices, listed, mapping, output_limit, plain, short_name, text
 
 TASK_FIELDS = ("task", "task_id", "task.id")
 SESSION_FIELDS = ("session_id", "session", "session.id", "sessionId", "conversation_id")
@@ -93,6 +93,8 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
     for name in ("n", "best_of"):
         if name in body:
             call.choices = max(choices(body[name]), call.choices)
+    if call.api == "openai.completions":
+        call.choices *= _prompts(body.get("prompt"))
     if "service_tier" in body:
         call.service_tier = short_name(plain(body["service_tier"]))
     call.later = call.api == "openai.batches" or plain(body.get("background")) is True or _is_run(call)
@@ -126,6 +128,12 @@ def _first_name(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None
 def _is_run(call: Call) -> bool:
     """Assistants run in the background unless they are streamed."""
     return "/runs" in call.route and not call.stream
+
+
+def _prompts(prompt: Any) -> int:
+    """How many prompts a completion answers: the limit of its output is that of each. A list of numbers is one."""
+    given = listed(prompt)
+    return max(1, len(given)) if not given or isinstance(given[0], (str, list)) else 1
 
 
 def _has_agent(body: Mapping[str, Any] | bytes) -> bool:

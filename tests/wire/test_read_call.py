@@ -111,6 +111,14 @@ def test_best_of_several_completions_counts_them_all() -> None:
     assert call_to("/v1/completions", {"model": "m", "prompt": "x", "n": 2, "best_of": 5}).choices == 5
 
 
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("x", 2), (["x"], 2), (["x"] * 300, 600), ([1, 2, 3], 2), ([[1, 2], [3]], 4), ([], 2), (None, 2)],
+)
+def test_each_prompt_of_a_completion_is_answered(prompt: Any, expected: int) -> None:
+    assert call_to("/v1/completions", {"model": "m", "prompt": prompt, "n": 2}).choices == expected
+
+
 PICTURE = "iVBORw0KGgo" * 900
 
 
