@@ -164,9 +164,9 @@ async def test_a_damaged_answer_is_ignored_and_the_call_goes_upstream(lending: H
     async with open_client(f"unix://{lending.data / 'valkey.sock'}") as client:
         prefix = KEYS[shard_of("default")].prefix
         for key in await client.call("KEYS", f"{prefix}answer:*"):
-            kept = await client.call("GET", key)
-            assert b"chat.completion" not in kept
-            await client.call("SET", key, kept[:60] + bytes([kept[60] ^ 1]) + kept[61:], "KEEPTTL")
+            sealed = await client.call("GET", key)
+            assert b"chat.completion" not in sealed
+            await client.call("SET", key, sealed[:60] + bytes([sealed[60] ^ 1]) + sealed[61:], "KEEPTTL")
     before = seen(providers)
     answer = answered(ada, body)
     assert (answer.status, seen(providers)) == (200, before + 1)
