@@ -39,7 +39,7 @@ from .ledger.database import Ledger
 from .ledger.entry import Entry, Position
 from .ledger.errors import LedgerRefused, LedgerUnavailable, PositionMoved, SegmentsUnavailable
 from .ledger.segments import Segments
-from .settings import Settings
+from .settings import Settings, url_on_this_machine
 from .store.client import Client
 from .store.errors import StoreError, StoreForeign, StoreRefused, StoreUnavailable
 from .store.identity import Identity
@@ -489,7 +489,8 @@ async def main(settings: Settings) -> None:
 async def keep_books(settings: Settings, desk: PolicyDesk, stopping: asyncio.Task[None]) -> None:
     """Begins as soon as it can, and works until told to stop. The supervisor hears at once that we are there: nobody
     need wait for a ledger that is away, or for another bookkeeper of the same data directory."""
-    beginning = Beginning(settings.data, settings.ledger_url)
+    admin_url = url_on_this_machine(settings.admin_host, settings.admin_port)
+    beginning = Beginning(settings.data, settings.ledger_url, admin_url)
     waits = not await beginning.look()
     try:
         if waits:

@@ -167,6 +167,15 @@ def make_private(data: Path) -> str | None:
     return None
 
 
+def url_on_this_machine(host: str, port: int) -> str:
+    """Where what listens on a host and port is reached from this machine."""
+    if host in ("0.0.0.0", ""):
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def kept(path: Path) -> str:
     """The text kept in a file that only its owner reads, made at random on first use. Safe for two processes at once,
     and for a crash at any time: an empty file, as an older version could leave one, counts as none."""

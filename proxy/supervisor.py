@@ -4,6 +4,7 @@ drains on SIGTERM. Serves nothing itself, so that it has no reason to die."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import getpass
 import logging
 import os
@@ -150,11 +151,17 @@ def claim_port(host: str, port: int, what: str) -> tuple[int, socket.socket]:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((address[0], port, *address[2:]))
     except OSError as error:
-        raise StartFailed(
-            f"cannot listen on {host}:{port} for the {what} port: {error.strerror}; "
-            "stop what uses it or choose another with --port / --admin-port"
-        ) from None
+        advice = "stop what uses it or choose another with --port / --admin-port"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            advice = "name an address of this machine with --host / --admin-host"
+        raise StartFailed(f"cannot listen on {host}:{port} for the {what} port: {error.strerror}; {advice}") from None
     return port, held
+
+
+def are_one(held: socket.socket, other: socket.socket) -> bool:
+    """Whether two claimed ports would share their connections, since both were claimed for several listeners."""
+    (host, port, *_), (other_host, other_port, *_) = held.getsockname(), other.getsockname()
+    return port == other_port and (host == other_host or not {host, other_host}.isdisjoint(("0.0.0.0", "::")))
 
 
 class Supervisor:
@@ -221,7 +228,6 @@ class Supervisor:
         first_key, ledger_id = await asyncio.to_thread(prepare_ledger, settings)
         settings = self._settings = msgspec.structs.replace(settings, ledger_id=ledger_id or "")
         await self._check_store(ledger_id)
-        (settings.data / "admin.url").write_text(f"http://{host_in_url(settings.admin_host)}:{settings.admin_port}\n")
         if settings.only != "workers":
             self._bookkeeper = Child("bookkeeper", settings)
         if settings.only != "bookkeeper":
@@ -238,6 +244,9 @@ class Supervisor:
         if settings.only != "workers":
             changes["admin_port"], held = claim_port(settings.admin_host, settings.admin_port, "admin")
             self._held.append(held)
+        if len(self._held) == 2 and are_one(*self._held):
+            both = changes["port"]
+            raise StartFailed(f"the data port and the admin port are both {both}; give them different ones")
         self._settings = msgspec.structs.replace(settings, **changes)
 
     async def _check_store(self, ledger_id: str | None) -> None:
@@ -291,12 +300,3 @@ def machine_user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container whose user has no name
         return "admin"
-
-
-def host_in_url(host: str) -> str:
-    """A host as a URL on this machine names it."""
-    if host in ("0.0.0.0", ""):
-        return "127.0.0.1"
-    if host == "::":
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host

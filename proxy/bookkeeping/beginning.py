@@ -13,6 +13,8 @@ from ..ledger.database import Ledger, open_ledger
 from ..ledger.errors import LedgerUnavailable
 from .seat import Seat
 
+URL_FILE = "admin.url"
+"""Where commands that are run on this machine find the admin port."""
 LOOK_S = 0.5
 """How often the seat is tried and the ledger's database asked while they are missing."""
 
@@ -23,9 +25,10 @@ class Beginning:
     """The seat of the data directory and the opened ledger, as soon as both are there. Meanwhile records wait in the
     store's streams, and the admin port answers with what is waited for."""
 
-    def __init__(self, data: Path, ledger_url: str) -> None:
+    def __init__(self, data: Path, ledger_url: str, admin_url: str) -> None:
         self._data = data
         self._ledger_url = ledger_url
+        self._admin_url = admin_url
         self._runner: web.AppRunner | None = None
         self.seat: Seat | None = None
         self.ledger: Ledger | None = None
@@ -72,6 +75,9 @@ class Beginning:
                 "bookkeeper", f"another bookkeeper works in {self._data}; this one stands by until that one ends"
             )
             return False
+        # Here, since who stands by must not draw the commands of this directory to itself: it knows no figures, and
+        # may be gone before the one that works.
+        (self._data / URL_FILE).write_text(f"{self._admin_url}\n")
         self.missing.pop("bookkeeper", None)
         return True
 

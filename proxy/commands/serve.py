@@ -50,11 +50,11 @@ def serve(**flags: Any) -> None:
 
 def announce(told: Announcement) -> None:
     """The first thing a person sees: where it serves, and what to set in an SDK."""
-    from ..supervisor import host_in_url
+    from ..settings import url_on_this_machine
 
     settings, first_key = told.settings, told.first_key
-    url = f"http://{host_in_url(settings.host)}:{settings.port}"
-    admin = f"http://{host_in_url(settings.admin_host)}:{settings.admin_port}"
+    url = url_on_this_machine(settings.host, settings.port)
+    admin = url_on_this_machine(settings.admin_host, settings.admin_port)
     if settings.only != "bookkeeper":
         click.echo(f"Callmeter serves on {url}")
     if settings.only != "workers":

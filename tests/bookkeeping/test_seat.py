@@ -13,6 +13,7 @@ import pytest
 from proxy.bookkeeping.beginning import Beginning
 from proxy.bookkeeping.seat import Seat
 
+ADMIN_URL = "http://127.0.0.1:8081"
 HOLDS_THE_SEAT = """\
 import sys
 from pathlib import Path
@@ -67,8 +68,9 @@ async def test_a_second_bookkeeper_of_a_directory_stands_by_and_says_why(
     monkeypatch.setattr("proxy.bookkeeping.beginning.LOOK_S", 0.01)
     first = Seat.take(tmp_path)
     assert first is not None
-    second = Beginning(tmp_path, f"sqlite:///{tmp_path / 'ledger.db'}")
+    second = Beginning(tmp_path, f"sqlite:///{tmp_path / 'ledger.db'}", ADMIN_URL)
     assert not await second.look()
+    assert not (tmp_path / "admin.url").exists()  # commands go on asking the one that works
     stopping = asyncio.get_running_loop().create_future()
     await second.serve("127.0.0.1", unused_tcp_port)
     waiting = asyncio.create_task(second.wait(stopping))
@@ -82,6 +84,7 @@ async def test_a_second_bookkeeper_of_a_directory_stands_by_and_says_why(
     assert await waiting
     assert second.seat is not None
     assert second.seat.predecessor == first.holder
+    assert (tmp_path / "admin.url").read_text() == f"{ADMIN_URL}\n"
     assert second.ledger is not None
     await second.close()
     second.ledger.close()
@@ -89,7 +92,7 @@ async def test_a_second_bookkeeper_of_a_directory_stands_by_and_says_why(
 
 
 async def test_a_ledger_that_is_away_is_waited_for_until_told_to_stop(tmp_path: Path) -> None:
-    beginning = Beginning(tmp_path, f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}")
+    beginning = Beginning(tmp_path, f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}", ADMIN_URL)
     assert not await beginning.look()
     assert "ledger" in beginning.missing
     stopping = asyncio.create_task(asyncio.sleep(0))

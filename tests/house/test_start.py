@@ -91,6 +91,19 @@ def test_a_port_in_use_is_an_error_and_no_silent_share(folder: Path, which: str)
     assert "--admin-port" in said
 
 
+def test_one_port_for_both_is_told_rather_than_shared(folder: Path, unused_tcp_port: int) -> None:
+    status, said = serve(folder, f"--port={unused_tcp_port}", f"--admin-port={unused_tcp_port}")
+    assert status == 1
+    assert f"the data port and the admin port are both {unused_tcp_port}" in said
+
+
+def test_a_host_that_is_not_of_this_machine_is_told_with_its_option(folder: Path) -> None:
+    status, said = serve(folder, "--host=192.0.2.1")
+    assert status == 1
+    assert "cannot listen on 192.0.2.1:0 for the data port" in said
+    assert "--host" in said
+
+
 def test_every_fault_of_every_policy_file_is_told_with_its_place(folder: Path) -> None:
     policies = folder / "policies"
     (policies / "b.yaml").write_text("acess: []\ndefaults:\n  max_body: huge\n")
