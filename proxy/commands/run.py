@@ -92,11 +92,19 @@ def prepare(
 ) -> tuple[list[str], dict[str, str]]:
     """The arguments and the whole environment for a command: `variables` for all, and what its agent needs beside."""
     arguments = list(command)
-    environment = {**environ, **variables}
+    environment = {**without_our_own_path(environ), **variables}
     preparation = PREPARATIONS.get(agent_name(command))
     if preparation is not None:
         preparation(arguments, environment)
     return arguments, environment
+
+
+def without_our_own_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what `./dev` put into it: the agent's own Python must not find our `tests` or `proxy`."""
+    ours = str(Path(__file__).resolve().parents[2])
+    paths = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != ours]
+    rest = {name: value for name, value in environ.items() if name != "PYTHONPATH"}
+    return rest | {"PYTHONPATH": os.pathsep.join(paths)} if paths else rest
 
 
 def _prepare_codex(arguments: list[str], environment: dict[str, str]) -> None:

@@ -51,6 +51,9 @@ def task(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     for kind, globs in (("models", _split(models)), ("upstreams", _split(upstreams))):
+        if not globs and (models if kind == "models" else upstreams):
+            # `--models "$UNSET"` must not give a task key for all of them.
+            raise click.UsageError(f"--{kind} is empty; name at least one, or leave it out for all")
         if globs:
             caveats.append(Caveat("models" if kind == "models" else "upstreams", globs))
     key = task_key(os.environ, caveats)

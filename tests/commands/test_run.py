@@ -48,6 +48,14 @@ def agents(tmp_path: Path) -> Path:
     return folder
 
 
+def test_an_agent_does_not_see_where_callmeter_is_imported_from(agents: Path, tmp_path: Path) -> None:
+    told = run_command("--task", "PAY-7", "--", str(agents / "my-agent"), cwd=tmp_path)
+    assert "PYTHONPATH" not in json.loads(told.stdout)[1]
+    more = os.pathsep.join([str(ROOT), "/own/path"])
+    told = run_command("--task", "PAY-7", "--", str(agents / "my-agent"), cwd=tmp_path, PYTHONPATH=more)
+    assert json.loads(told.stdout)[1]["PYTHONPATH"] == "/own/path"
+
+
 def started(agents: Path, *arguments: str, **environment: str) -> tuple[list[str], dict[str, str]]:
     path = f"{agents}{os.pathsep}{os.environ['PATH']}"
     result = run_command("--task", "PAY-7", "--", *arguments, cwd=agents, PATH=path, **environment)

@@ -38,6 +38,14 @@ def test_it_tells_the_line_that_links_the_work_beside_the_key(form: tuple[str, .
     assert (json.loads(as_json.stdout)["trailer"], as_json.stderr) == ("Task: PAY-7", "")
 
 
+@pytest.mark.parametrize("option", ["--models", "--upstreams"])
+def test_an_empty_limit_is_refused_rather_than_none(option: str) -> None:
+    result = task_command("PAY-7", option, " ,")
+    assert result.exit_code == 2
+    assert f"{option} is empty" in result.stderr
+    assert "cm_" not in result.output
+
+
 def test_limits_become_caveats() -> None:
     result = task_command(
         *("PAY-7", "--max-cost", "$5", "--expires", "2099-01-01T00:00:00Z"),
