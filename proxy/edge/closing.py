@@ -92,7 +92,7 @@ class Closing:
     async def _conclude(self, flight: Flight, reading: Reading) -> None:
         if reading.later is not None:  # before its hold ends, so that nobody can take in between what it will cost
             await self._retrievals.wait_for(flight.record, reading.later, flight.takes)
-        await self._store.settle(flight.record)
+        await self._store.settle(flight.record, whole=reading.complete or not flight.call.stream)
         if flight.call.retrieves or reading.outcome_of or reading.items or reading.files:
             self.in_background(self._retrievals.follow(flight.record, flight.call, reading))
 

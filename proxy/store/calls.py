@@ -275,12 +275,15 @@ class CallStore:
 
     # -- after it -------------------------------------------------------------------------------------------------
 
-    async def settle(self, record: Record, taken: Sequence[Take] | None = None, *, late: bool = False) -> None:
+    async def settle(
+        self, record: Record, taken: Sequence[Take] | None = None, *, late: bool = False, whole: bool = True
+    ) -> None:
         """Ends the call's hold, charges the counters that it took of, and records it, once for each revision; what the
         store cannot take goes to the spool. Raises nothing but CancelledError, and may be repeated.
 
         taken   for a later revision, whose hold is gone: what the call took (`recall_takes`)
         late    it may have been settled so long ago that the store has forgotten it: the ledger knows
+        whole   its answer came to its end; where it did not, a repeat of the call is no duplicate
         """
         data = records.encode(record)
         hold = self._running.get(record.call_id)
@@ -298,7 +301,7 @@ class CallStore:
                 holding=holding,
                 memory_ms=self._settled_memory_ms,
                 late=late,
-                kept=record.result == "ok",
+                kept=record.result == "ok" and whole,
             )
             self._fault = ""
         except StoreError as error:

@@ -24,6 +24,24 @@ FEW = (
 NDJSON_HEAD = SSE_HEAD.replace(b"text/event-stream", b"application/x-ndjson")
 
 
+REFUSE = "duplicates:\n  - {name: again, kind: exact, limit: 1 calls, then: refuse}\n"
+
+
+async def test_who_got_no_whole_stream_may_ask_again(store_url: str) -> None:
+    asked = {"model": "gpt-5-mini", "messages": ASK, "stream": True}
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(SSE_HEAD + chunk(event({"choices": [{"index": 0, "delta": {"content": "cut"}}]})) + b"0\r\n\r\n")
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=REFUSE)) as edge:
+        for count in (1, 2):
+            head, _ = await edge.answer(CHAT, asked)
+            records = await edge.records(count)
+            assert head.status == 200
+    assert [record.repeats for record in records] == [0, 0]
+
+
 async def test_a_stream_that_ended_too_early_is_not_given_again(store_url: str) -> None:
     asked = {"model": "gpt-5-mini", "messages": ASK, "stream": True}
     texts = iter(("cut", "whole"))
