@@ -108,8 +108,20 @@ _decoder = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """The record as the store and the ledger keep it: JSON with `at_ms`."""
-    return _encoder.encode(record)
+    """The record as the store and the ledger keep it: JSON with `at_ms`. What came in a header and is no text is
+    written with `?`: a call that could not be recorded would never end."""
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        return _encoder.encode(_as_text(msgspec.to_builtins(record)))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_as_text(name): _as_text(inner) for name, inner in value.items()}
+    return [_as_text(inner) for inner in value] if isinstance(value, list) else value
 
 
 def decode(data: bytes | str) -> Record:

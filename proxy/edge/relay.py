@@ -288,6 +288,7 @@ class Relay:
             flight.exchange.close()  # the provider's connection need not wait for a slow agent
         try:
             await response.prepare(request)
+            flight.first_write_s = flight.writing_since_s
         except (ConnectionError, asyncio.CancelledError) as gone:
             record.result = "client_gone" if record.result == "ok" else record.result
             if isinstance(gone, asyncio.CancelledError):

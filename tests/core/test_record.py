@@ -28,3 +28,9 @@ def test_bytes_that_are_no_record_are_refused() -> None:
 
 def test_milliseconds_are_written_with_three_digits() -> None:
     assert rfc3339(5) == "1970-01-01T00:00:00.005Z"
+
+
+def test_what_is_no_text_is_written_all_the_same() -> None:
+    record = Record(call_id="c", at_ms=1, user="ada", key_id="k", service_tier="\udcff", labels={"a\ud800": "b"})
+    again = decode(encode(record))
+    assert (again.service_tier, again.labels, again.user) == ("?", {"a?": "b"}, "ada")

@@ -377,6 +377,30 @@ async def test_a_fault_of_ours_in_mid_answer_breaks_the_connection_and_is_record
     assert (record.result, record.usage_source) == ("failed", "partial")
 
 
+async def test_a_header_that_is_no_text_leaves_no_hold_behind(store_url: str) -> None:
+    """The tier of a call stands in its record when the answer has left."""
+    budget = "budgets: [{name: much, per: org, limit: $1, every: day}]\n"
+    contents = [{"parts": [{"text": "hi"}]}]
+    usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
+    answered = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": usage}
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(whole(json.dumps(answered).encode()))
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=budget)) as edge:
+        reader, writer = await asyncio.open_connection(*edge.address)
+        asked = json.dumps({"contents": contents}).encode()
+        path = "/gemini/v1beta/models/gemini-2.5-flash:generateContent"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(asked)}\r\n"
+        writer.write(head.encode() + b"x-vertex-ai-llm-shared-request-type: \xff\r\n\r\n" + asked)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        [record] = await edge.records()
+        await eventually(lambda: edge.worker.store.running() == 0)
+        writer.close()
+    assert (record.result, record.service_tier, record.usage.tokens) == ("ok", "?", 5)
+
+
 async def test_a_user_agent_that_is_no_text_stops_nobody(store_url: str) -> None:
     async with scripted(good) as url, serving(store_url, policy(url)) as edge:
         reader, writer = await asyncio.open_connection(*edge.address)
