@@ -17,7 +17,7 @@ from ..ledger.changes import Parts
 from ..ledger.exports import HourSums
 from ..ledger.rollups import DIMENSIONS, MEASURES
 from .context import AdminContext
-from .parameters import chosen, known_only, moment_ms, zone_of
+from .parameters import chosen, in_order, known_only, moment_ms, zone_of
 from .threads import Threads
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Exports:
         asked = {"since": SINCE} | {name: text for name, text in query.items() if text}
         since_ms = moment_ms(asked, "since", now_ms, months_of) or 0
         until_ms = moment_ms(asked, "until", now_ms, months_of)
+        in_order(asked, since_ms, until_ms)
         until_ms = now_ms + 1 if until_ms is None else until_ms
 
         def parts() -> Iterator[bytes]:

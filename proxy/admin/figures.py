@@ -17,7 +17,18 @@ from ..store.errors import StoreError
 from .answers import Problem, json_answer
 from .context import AdminContext
 from .outcomes import outcome_fields
-from .parameters import TIME_FORMS, body_of, chosen, known_only, moment_ms, number, read_moment_ms, whole_hour, zone_of
+from .parameters import (
+    TIME_FORMS,
+    body_of,
+    chosen,
+    in_order,
+    known_only,
+    moment_ms,
+    number,
+    read_moment_ms,
+    whole_hour,
+    zone_of,
+)
 from .threads import Threads
 
 NAMES = ("user", "team", "task", "model", "rule", "refusal")
@@ -62,6 +73,7 @@ class Figures:
             result=chosen(query, "result", RESULTS),
             **{name: query.get(name) or None for name in NAMES},
         )
+        in_order(query, filters.since_ms, filters.until_ms)
         limit = number(query, "limit", LIMIT_DEFAULT, LIMIT_MAX)
         follow = chosen(query, "follow", ("true", "false")) == "true"
         cursor = query.get("cursor") or None
@@ -86,6 +98,7 @@ class Figures:
         asked = {"since": REPORT_SINCE} | {name: text for name, text in query.items() if text}
         since_ms = moment_ms(asked, "since", now_ms, months_of) or 0
         until_ms = moment_ms(asked, "until", now_ms, months_of)
+        in_order(asked, since_ms, until_ms)
         since_ms = whole_hour(asked, "since", since_ms)
         until_ms = now_ms + 1 if until_ms is None else whole_hour(asked, "until", until_ms)
         rules = self._context.rules()

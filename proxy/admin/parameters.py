@@ -45,6 +45,13 @@ def moment_ms(query: Mapping[str, str], name: str, now_ms: int, zone: tzinfo = U
     return moment
 
 
+def in_order(query: Mapping[str, str], since_ms: int | None, until_ms: int | None) -> None:
+    """Two times the wrong way round must not be a report about nothing."""
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        since, until = query.get("since"), query.get("until")
+        raise Problem(400, f"`since` (`{since}`) is after `until` (`{until}`); write the earlier time as `since`")
+
+
 def read_moment_ms(text: str, now_ms: int, zone: tzinfo = UTC) -> int | None:
     """None for a text that is no time."""
     duration = _DURATION.fullmatch(text)

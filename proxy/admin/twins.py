@@ -11,7 +11,7 @@ from ..core.record import rfc3339
 from ..ledger.twins import TwinGroup, TwinsInvalid, TwinTask
 from .answers import Problem, json_answer
 from .context import AdminContext
-from .parameters import known_only, moment_ms
+from .parameters import in_order, known_only, moment_ms
 from .threads import Threads
 
 TWINS_SINCE = "7d"
@@ -35,6 +35,7 @@ class Twins:
         asked = {"since": TWINS_SINCE} | {name: text for name, text in query.items() if text}
         since_ms = moment_ms(asked, "since", now_ms) or 0
         until_ms = moment_ms(asked, "until", now_ms)
+        in_order(asked, since_ms, until_ms)
         until_ms = now_ms + 1 if until_ms is None else until_ms
 
         def read() -> dict[str, Any]:

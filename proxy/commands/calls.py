@@ -65,6 +65,8 @@ def calls(follow: bool, form: str, **filters: str | None) -> None:
     except KeyboardInterrupt:
         return
     if not shown:
+        if form == "csv":
+            click.echo(head(form))  # also an empty file has its columns
         click.echo(nothing(filters), err=True)
 
 

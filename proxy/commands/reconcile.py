@@ -15,6 +15,7 @@ from ..core.statements import TOKENS, Line, Statement, StatementInvalid, read_st
 from .admin_client import AdminClient, find_admin
 from .output import printable, table_line
 
+NO_MODEL = "-"
 ALL_MODELS = "all models"
 
 Row = dict[str, Any]
@@ -69,7 +70,7 @@ def rows_of(day: str, theirs: list[Line], ours: list[Row], statement: Statement)
         for name, value in amounts_of_line(line, statement).items():
             row["theirs"][name] = row["theirs"].get(name, 0) + value
     for model in ours:
-        row = found.setdefault(place(model["model"]), new_row(day, model["model"] or "-"))
+        row = found.setdefault(place(model["model"]), new_row(day, model["model"] or NO_MODEL))
         row["calls"] += model["calls"]
         row["reasons"] += model["reasons"]
         for name, value in amounts_of_ours(model, statement).items():
@@ -123,7 +124,8 @@ def as_csv(rows: list[Row]) -> str:
             sides = [row["theirs"].get(name, 0), row["ours"].get(name, 0), difference]
             cells = [decimal_usd(value) for value in sides] if name == "cost_nusd" else sides
             counted = "cost_usd" if name == "cost_nusd" else f"{name}_tokens"
-            lines.append([row["day"], row["model"], counted, *cells, row["calls"], why])
+            model = "" if row["model"] == NO_MODEL else row["model"]
+            lines.append([row["day"], model, counted, *cells, row["calls"], why])
     return csv_lines(lines)
 
 

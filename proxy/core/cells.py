@@ -1,4 +1,4 @@
-"""Cells of CSV files. Names come from callers, and spreadsheets run what looks like a formula."""
+"""Cells of CSV files. Names come from callers; spreadsheets run what looks like a formula, terminals what steers them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"-\d+(\.\d+)?", re.ASCII)
 
 
@@ -20,6 +21,8 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
 
 def csv_cell(value: Any) -> Any:
     """A task named `=cmd()` must stay text in a spreadsheet, which takes it for a formula without the apostrophe."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    if value.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(value):
+        value = f"'{value}"
+    return _CONTROL.sub("\ufffd", value)

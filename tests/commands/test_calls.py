@@ -65,6 +65,23 @@ def test_csv_has_a_head_and_spreadsheets_take_no_name_for_a_formula(admin: Admin
     assert (row["input"], row["requests"], row["cost_nusd"]) == ("5", "2", "1200000")
 
 
+def test_csv_has_its_head_also_where_nothing_is_found(admin: Admin) -> None:
+    assert calls_command("--format", "csv").stdout.startswith("call_id,revision,at,")
+
+
+def test_no_model_of_a_caller_breaks_a_line_of_csv_or_steers_a_terminal(admin: Admin) -> None:
+    admin.ledger.ingest(entries(made(1, model_asked="gpt\x1b[31m\x00\n,x")))
+    lines = calls_command("--format", "csv").stdout.splitlines()
+    assert len(lines) == 2
+    assert '"gpt\ufffd[31m\ufffd\ufffd,x"' in lines[1]
+
+
+def test_times_the_wrong_way_round_are_told(admin: Admin) -> None:
+    result = calls_command("--since", "1h", "--until", "2h")
+    assert result.exit_code == 1
+    assert "`since` (`1h`) is after `until` (`2h`)" in result.stderr
+
+
 def test_filters_are_passed_on(admin: Admin) -> None:
     admin.ledger.ingest(entries(made(1), made(2, user="bob"), made(3, at_ms=AT_MS - 9 * HOUR_MS)))
     assert "call000002" in calls_command("--user", "bob", "--format", "jsonl").stdout
