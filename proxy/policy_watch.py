@@ -59,7 +59,7 @@ def read_directory(directory: Path) -> dict[str, str]:
     try:
         paths = sorted(path for path in directory.iterdir() if _is_policy_name(path.name))
     except FileNotFoundError:
-        raise _unreadable(directory, "there is no such directory; name one with `--policies`") from None
+        raise _unreadable(directory, "there is no such directory; name the one that holds the policy files") from None
     except NotADirectoryError:
         raise _unreadable(directory, "is a file; name the directory that holds the policy files") from None
     except OSError as error:

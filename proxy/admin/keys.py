@@ -100,6 +100,10 @@ class Keys:
         if faults:
             raise Problem(400, "; ".join(faults))
         key_id = request.match_info["key_id"]
+        if changes.get("acts_for") is not None:
+            info = await self._threads.run(lambda: self._store.get(key_id))
+            if info is not None and changes.get("kind", info.kind) != "service":
+                raise Problem(400, "`acts_for` is for keys of kind `service`; change `kind` as well")
         return self._found(key_id, await self._threads.run(lambda: self._store.update(key_id, **changes)))
 
     async def revoke(self, request: web.Request) -> web.Response:

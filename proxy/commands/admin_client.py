@@ -40,6 +40,8 @@ class AdminClient:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise AdminError(f"`{url}` is no URL of an admin port; write CALLMETER_ADMIN_URL=http://127.0.0.1:8081")
+        if not (token.isascii() and token.isprintable()):
+            raise AdminError("CALLMETER_ADMIN_TOKEN holds what no header can; copy it again, as one line")
         self.url = url.rstrip("/")
         self._token = token
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
@@ -124,6 +126,8 @@ class AdminClient:
 
     def _why(self, error: urllib.error.HTTPError) -> str:
         """The sentence for an answer that is no success, from its problem details where it has them."""
+        if error.headers.get("x-callmeter-reason"):
+            return f"{self.url} is the data port, for agents; CALLMETER_ADMIN_URL must name the admin port"
         if error.code == 401:
             return f"the admin port at {self.url} does not take this admin token; check CALLMETER_ADMIN_TOKEN"
         if 300 <= error.code < 400:

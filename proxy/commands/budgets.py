@@ -61,6 +61,8 @@ def raises(form: str) -> None:
     if form == "json":
         click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
         return
+    if not answer["raises"]:
+        click.echo("no budget was ever raised", err=True)
     for given in answer["raises"]:
         click.echo(f"{given['at'][:16]}Z  {'open ' if given['open'] else 'ended'}  {raise_line(given)}")
 
@@ -69,7 +71,7 @@ def raise_line(given: dict[str, Any]) -> str:
     amount = told_amount(given["unit"], given["by_nusd" if given["unit"] == "nusd" else "by"])
     whose = told_scope(given["for"])
     reason = printable(given["reason"])
-    return f"{given['budget']} for {whose}: {amount} more until {given['until'][:16]}Z, since: {reason}"
+    return f"{given['budget']} for {whose}: {amount} more until {given['until'][:16]}Z, because: {reason}"
 
 
 def told_scope(scope: dict[str, str]) -> str:

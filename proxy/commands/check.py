@@ -36,11 +36,14 @@ def check(directory: Path | None) -> None:
 
 
 def summary(policy: Policy) -> str:
-    """What a policy holds, counted: `3 upstreams, 1 access rule, 2 budgets, 0 prices`."""
+    """What a policy holds, counted: `3 upstreams, 1 access rule, 2 budgets, ...`."""
     counts = (
         ("upstream", policy.upstreams),
         ("access rule", policy.access),
         ("budget", policy.budgets),
+        ("duplicates rule", policy.duplicates),
+        ("outcomes rule", policy.outcomes),
+        ("unproven rule", policy.unproven),
         ("price", policy.prices),
     )
     return ", ".join(f"{len(things)} {name}{'' if len(things) == 1 else 's'}" for name, things in counts)

@@ -21,4 +21,5 @@ def claim(session: str, task: str) -> None:
     """
     made: dict[str, Any] = ask("POST", "/callmeter/claims", {"session": session, "task": task})
     calls, cost = made["calls"], format_usd(made["cost_nusd"])
-    click.echo(f"{calls:,} calls of session {printable(session)}, {cost}, are of task {printable(task)} now")
+    counted, are = ("1 call", "is") if calls == 1 else (f"{calls:,} calls", "are")
+    click.echo(f"{counted} of session {printable(session)}, {cost}, {are} of task {printable(task)} now")

@@ -28,7 +28,7 @@ def explain(call_id: str | None, form: str, **who: str | None) -> None:
     The rules are those in force now, with what is left of each budget at the moment. Needs a running proxy.
     """
     if (call_id is None) == (who["user"] is None):
-        raise click.UsageError("name a CALL_ID, or somebody with --user")
+        raise click.UsageError("name either a CALL_ID, or somebody with --user")
     answer: dict[str, Any] = find_admin().get("/api/explain", who if call_id is None else {"call_id": call_id})
     if form == "json":
         click.echo(json.dumps(answer, ensure_ascii=False, indent=2))

@@ -37,7 +37,7 @@ def forget(user: str | None, calls_before: str | None, yes: bool) -> None:
         click.echo(f"{calls:,} calls dropped; reports before {calls_before} count by whole hours now")
         return
     click.echo(
-        f"{calls:,} calls of `{user}` belong to nobody now; {', '.join(f'{step[name]} {name}' for name in SUMMED)}"
+        f"{calls:,} calls of `{user}` belong to `forgotten` now; {', '.join(f'{step[name]} {name}' for name in SUMMED)}"
     )
     click.echo(
         "Not reached from here: counters in the store, which end with their windows; policy files; logs, traces and "

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..core.keys import expiry_ms, is_tag
+from ..core.keys import TAG_CHARS_MAX, expiry_ms, is_tag
 from ..core.record import rfc3339
 from .admin_client import find_admin
 
@@ -68,7 +68,7 @@ def list_keys(form: str) -> None:
     if not found:
         click.echo("no keys yet; make one with `callmeter keys create --user NAME`", err=True)
         return
-    heads = ("KEY ID", "USER", "TEAM", "ORG", "KIND", "LABELS", "EXPIRES", "STATE")
+    heads = ("KEY ID", "USER", "TEAM", "ORG", "KIND", "ACTS FOR", "LABELS", "EXPIRES", "STATE")
     rows = [heads, *(_row(key, int(time.time() * 1000)) for key in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     for row in rows:
@@ -208,7 +208,7 @@ def _read_row(values: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 def _need_name(option: str, value: str | None) -> None:
     if value is not None and not is_tag(value):
-        raise click.UsageError(f"{option} is `{value}`; give it a short, printable name")
+        raise click.UsageError(f"{option} is `{value}`; give it 1 to {TAG_CHARS_MAX} printable characters")
 
 
 def _labels(texts: Iterable[str]) -> dict[str, str]:
@@ -243,7 +243,7 @@ def _row(key: dict[str, Any], now_ms: int) -> tuple[str, ...]:
     expires = key.get("expires_at") or NEVER
     state = "revoked" if key.get("revoked_at") else "expired" if _is_past(expires, now_ms) else "valid"
     labels = ",".join(f"{name}={value}" for name, value in sorted((key.get("labels") or {}).items()))
-    names = (str(key.get(name) or "") for name in ("key_id", "user", "team", "org", "kind"))
+    names = (str(key.get(name) or "") for name in ("key_id", "user", "team", "org", "kind", "acts_for"))
     return (*names, labels, str(expires), state)
 
 

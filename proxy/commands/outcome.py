@@ -30,7 +30,10 @@ def list_(task: str | None, state: str | None, since: str | None, form: str) -> 
     if form == "json":
         click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
     elif not answer["outcomes"]:
-        click.echo("no outcome is known; docs/outcomes.md says how sources tell of them", err=True)
+        nothing = "no outcome is known; docs/outcomes.md says how sources tell of them"
+        if task or state or since:
+            nothing = "no such outcome is known; look without --task, --state and --since"
+        click.echo(nothing, err=True)
     else:
         click.echo(outcome_table(answer["outcomes"]))
 

@@ -15,7 +15,7 @@ from .admin_client import find_admin
 def reprice(since: str | None) -> None:
     """Price calls again that have no price or an assumed one. Needs a running proxy.
 
-    Add the missing prices to the policy first. Reports follow at once; budgets keep what they counted.
+    Add the missing prices to the policy first. Reports and the counters of open budgets follow at once.
     """
     admin = find_admin()
     looked_at = changed = difference_nusd = 0

@@ -1,4 +1,5 @@
-"""Cells of CSV files. Names come from callers; spreadsheets run what looks like a formula, terminals what steers them."""
+"""Cells of CSV files. Names come from callers: spreadsheets run what looks like a formula, and control characters
+steer terminals."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def _read_csv(text: str) -> Statement:
                 return Statement(provider=provider, kind=kind, lines=_csv_lines_of(reader, take))
     except csv.Error as error:
         raise StatementInvalid(f"the file is no CSV: {error}") from None
-    shown = ", ".join(sorted(head)[:8]) or "nothing"
+    shown = ", ".join(sorted(head)[:8]) or "nothing that can be read"
     raise StatementInvalid(f"the file begins with `{shown}`, which no statement does that is known here; give {KNOWN}")
 
 

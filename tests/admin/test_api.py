@@ -257,6 +257,9 @@ async def test_a_key_is_changed_and_revoked(client: Client) -> None:
     revoked = await (await client.post(f"/api/keys/{key_id}/revoke", json={})).json()
     assert revoked["revoked_at"]
     await problem_of(await client.patch("/api/keys/missing", json={"team": "x"}), 404)
+    await problem_of(await client.patch("/api/keys/missing", json={"acts_for": "ci-*"}), 404)
+    problem = await problem_of(await client.patch(f"/api/keys/{key_id}", json={"acts_for": "ci-*"}), 400)
+    assert "kind `service`" in problem["detail"]
     await problem_of(await client.post("/api/keys/missing/revoke"), 404)
 
 

@@ -18,6 +18,18 @@ def admin() -> Iterator[FakeAdmin]:
         yield admin
 
 
+def test_the_data_port_is_told_apart_from_an_admin_port_that_does_not_know_the_token(admin: FakeAdmin) -> None:
+    admin.answers({"error": {}}, 401, **{"x-callmeter-reason": "key_missing"})
+    with pytest.raises(AdminError, match="is the data port"):
+        AdminClient(admin.url, "t").get("/api/keys")
+
+
+def test_a_token_that_no_header_holds_is_told_without_showing_it(admin: FakeAdmin) -> None:
+    with pytest.raises(AdminError, match="CALLMETER_ADMIN_TOKEN holds") as caught:
+        AdminClient(admin.url, "s3cret\nmore")
+    assert "s3cret" not in caught.value.message
+
+
 def test_the_environment_names_the_admin_port(admin: FakeAdmin) -> None:
     admin.answers({"calls": []})
     client = find_admin({"CALLMETER_ADMIN_URL": admin.url + "/", "CALLMETER_ADMIN_TOKEN": "t0ken"})

@@ -25,7 +25,8 @@ def test_a_good_policy_is_summed_up_and_warnings_are_no_faults(tmp_path: Path) -
     assert result.exit_code == 0
     assert warning.startswith(f"{tmp_path}/a.yaml:1:49: warning: upstreams: a: key: `SOME_KEY` is not set")
     assert summary.startswith(f"{tmp_path}: no faults; policy ")
-    assert summary.endswith(" has 1 upstream, 1 access rule, 0 budgets, 0 prices")
+    assert " has 1 upstream, 1 access rule, 0 budgets, 0 duplicates rules, " in summary
+    assert summary.endswith(", 0 outcomes rules, 0 unproven rules, 0 prices")
     assert check_command(str(tmp_path), SOME_KEY="x").stdout.count("\n") == 1
 
 

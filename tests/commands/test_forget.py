@@ -33,7 +33,7 @@ def test_it_asks_before_it_deletes(admin: Admin) -> None:
     assert admin.ledger.report(["user"], since_ms=0, until_ms=2 * made(1).at_ms).rows[0].values == ("ada",)
     result = run("--user", "ada", answer="y\n")
     assert result.exit_code == 0
-    assert "2 calls of `ada` belong to nobody now" in result.stdout
+    assert "2 calls of `ada` belong to `forgotten` now" in result.stdout
     assert "Not reached from here" in result.stderr
 
 

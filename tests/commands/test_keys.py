@@ -59,7 +59,7 @@ def test_create_says_all_that_a_key_stands_for(admin: FakeAdmin) -> None:
     ("arguments", "sentence"),
     [
         (["--user", ""], "--user is ``"),
-        (["--user", "a\nb"], "short, printable name"),
+        (["--user", "a\nb"], "1 to 128 printable characters"),
         (["--user", "ada", "--expires", "soon"], "`soon` is no time; write `90d`"),
         (["--user", "ada", "--expires", "2001-01-01T00:00:00Z"], "not in the future"),
         (["--user", "ada", "--label", "x"], "`x` is no label"),

@@ -54,5 +54,5 @@ def test_lists_are_filtered_and_say_so_where_there_is_nothing(admin: Admin) -> N
     run("add", "PAY-8")
     answer = json.loads(run("list", "--task", "PAY-8", "--state", "pending", "--format", "json").stdout)
     assert [found["task"] for found in answer["outcomes"]] == ["PAY-8"]
-    assert "no outcome is known" in run("list", "--state", "undone").stderr
+    assert "no such outcome is known" in run("list", "--state", "undone").stderr
     assert run("list", "--state", "lost").exit_code == 2
