@@ -131,6 +131,9 @@ def read_request(
     fields = _fields(route, headers, body)
     call = speaks.read(route, method=method, query=query, headers=headers, body=fields)
     call.body_bytes = len(body)
+    if call.service_tier is not None and call.service_tier.lower() == "batch":
+        # Batches are made at places of their own: no call gets their prices for the asking.
+        call.service_tier = None
     if call.api == "openai.moderations" and provider_named(provider).moderation_is_free:
         call.free = True
     return call, fields

@@ -33,6 +33,7 @@ INLINE_BYTES_MIN = 4096
 
 _SAMPLE_BYTES = 64
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
+_PROMPTS = re.compile(rb'\s*\[\s*["\[]')
 _AUDIO_DATA = re.compile(rb'"input_audio"\s*:\s*\{[^{}]{0,200}?"data"\s*:\s*"')
 
 
@@ -132,8 +133,8 @@ def _is_run(call: Call) -> bool:
 
 def _prompts(prompt: Any) -> int:
     """How many prompts a completion answers: the limit of its output is that of each. A list of numbers is one."""
-    given = listed(prompt)
-    return max(1, len(given)) if not given or isinstance(given[0], (str, list)) else 1
+    several = isinstance(prompt, msgspec.Raw) and _PROMPTS.match(prompt) is not None
+    return max(1, len(listed(prompt))) if several else 1
 
 
 def _has_agent(body: Mapping[str, Any] | bytes) -> bool:

@@ -107,6 +107,16 @@ def test_fields_may_be_missing_or_odd(fields: dict[str, Any], expected: dict[str
     assert {name: getattr(call, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("word", ["batch", "BATCH"])
+def test_no_call_is_a_batch_because_it_says_so(word: str) -> None:
+    chat = call_to("/v1/chat/completions", {"model": "m", "messages": [], "service_tier": word})
+    path, told = "/v1beta/models/gemini-2.5-flash:generateContent", {"x-vertex-ai-llm-shared-request-type": word}
+    gemini = wire.read_call(
+        method="POST", path=path, query="", headers=told, body=b'{"contents":[]}', dialect="gemini", provider="google"
+    )
+    assert (chat.service_tier, gemini.service_tier) == (None, None)
+
+
 def test_best_of_several_completions_counts_them_all() -> None:
     assert call_to("/v1/completions", {"model": "m", "prompt": "x", "n": 2, "best_of": 5}).choices == 5
 
