@@ -18,12 +18,16 @@ import gzip
 import itertools
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 Event = tuple[str, Any]
 """The name of a server-sent event ("" for none) and its JSON data."""
+
+PORT = 8099
+"""Where `./dev simulator` serves, as policies/90-simulated.yaml says."""
 
 _numbers = itertools.count(1)
 
@@ -343,3 +347,21 @@ async def serve(
     site = web.TCPSite(runner, host, port)
     await site.start()
     return runner, int(runner.addresses[0][1])
+
+
+async def main() -> None:
+    """Until Ctrl-C, where policies/90-simulated.yaml points."""
+    try:
+        runner, port = await serve(port=PORT)
+    except OSError as error:
+        raise SystemExit(f"simulator: cannot listen on 127.0.0.1:{PORT}: {error.strerror}") from None
+    print(f"The simulated provider answers on http://127.0.0.1:{port}; Ctrl-C ends it", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main())

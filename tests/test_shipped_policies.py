@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from demo.simulator import PORT
 from proxy.core.duplicates import Kind
 from proxy.core.policy import Defaults
 from proxy.core.policy_file import load
@@ -50,6 +51,12 @@ def test_the_upstreams_are_those_of_the_readme(name: str, dialect: str, provider
     upstream = policy.upstreams[name]
     assert (upstream.dialect, upstream.provider, upstream.url) == (dialect, provider, url)
     assert policy.short_form(dialect) == policy.upstreams[dialect]
+
+
+def test_the_simulated_provider_serves_where_its_upstreams_point() -> None:
+    policy = load_directory(SHIPPED, {}).policy
+    assert policy is not None
+    assert policy.upstreams["sim-openai"].url == f"http://127.0.0.1:{PORT}"
 
 
 def test_the_defaults_written_out_are_those_of_the_product() -> None:

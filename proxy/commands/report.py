@@ -191,7 +191,7 @@ def notes(total: dict[str, Any]) -> list[str]:
         one, many = "call of an unknown model counts", "calls of unknown models count"
         found.append(f"{count:,} {one if count == 1 else many} at the dearest rate of the provider.")
     if found:
-        found.append("Add their prices to the policy, then run `callmeter reprice`.")
+        found.append("Add the missing prices to the policy, then run `callmeter reprice`.")
     if count := total["lost"]:
         one, many = "call was cut off with the proxy and counts", "calls were cut off with the proxy and count"
         found.append(f"{count:,} {one if count == 1 else many} with what was estimated.")
