@@ -23,6 +23,7 @@ from .reader import BodyInvalid, Dialect, Reader, Route
 from .reading import Item, Meter, Part, Reading
 from .request import is_form, json_fields, named_model, plain_body
 from .usage_request import UsageRemover, ask_for_usage
+from .values import NAME_CHARACTERS_MAX
 
 __all__ = [
     "DIALECTS",
@@ -131,6 +132,8 @@ def read_request(
     fields = _fields(route, headers, body)
     call = speaks.read(route, method=method, query=query, headers=headers, body=fields)
     call.body_bytes = len(body)
+    if call.model is not None and len(call.model) > NAME_CHARACTERS_MAX:  # whoever remembers models remembers thousands
+        raise BodyInvalid(f"`model` of `{call.route}` is longer than any name; send the name of a model.")
     if call.service_tier is not None and call.service_tier.lower() == "batch":
         # Batches are made at places of their own: no call gets their prices for the asking.
         call.service_tier = None

@@ -182,6 +182,7 @@ def read(path: str, body: bytes, content_type: str = "application/json", **heade
         (b'{"model": null, "messages": []}', "names no model"),
         (b'{"model": 7, "messages": []}', "`model` in the body of `/v1/chat/completions` is not a name"),
         (b'{"model": "", "messages": []}', "is not a name"),
+        (b'{"messages": [], "model": "%b"}' % (b"m" * 257), "longer than any name"),
         (b'{"model": "cheap", "messages": [], "model": "dear"}', "names `model` twice"),
         (b'{"mod\\u0065l": "cheap", "messages": [], "model": "dear"}', "names `model` twice"),
         (b'{"model": "cheap", "messages": [], "\\u006D\\u006Fdel": "dear"}', "names `model` twice"),
