@@ -312,7 +312,9 @@ class Bookkeeper:
         if not self.ledger_up:
             missing["ledger"] = f"the ledger at {self.ledger.name} is away; records wait on disk"
         if self.desk.faults:
-            missing["policy"] = f"{len(self.desk.faults)} faults in the policy files; the last good set is in force"
+            count = len(self.desk.faults)
+            faults = "1 fault" if count == 1 else f"{count} faults"
+            missing["policy"] = f"{faults} in the policy files; the last good set is in force"
         return missing
 
     async def _in_writer(self, work: Callable[[], Done]) -> Done:

@@ -21,7 +21,7 @@ REPLAY_S = 600.0
 WOULD_HAVE = {
     "enforce": "refused",
     "use": "changed the model",
-    "shadow": "only said so (shadow)",
+    "shadow": "only said so (shadow, or `then: warn`)",
     "recorded": "(said so, in force as shadow)",
 }
 

@@ -40,8 +40,19 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextI
     root.addHandler(handler)
     root.setLevel(level)
     # These libraries log each attempt of theirs; what matters of it we log ourselves, once.
-    for chatty in ("opentelemetry", "urllib3", "aiohttp.access"):
+    for chatty in ("opentelemetry", "urllib3", "aiohttp.access", "watchfiles"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    logging.getLogger("aiohttp.server").addFilter(_tell_no_stack_of_bad_http)
+
+
+def _tell_no_stack_of_bad_http(record: logging.LogRecord) -> bool:
+    """What no HTTP client sends, such as a scan of ports or a browser that tries TLS, is no fault of ours."""
+    error = record.exc_info[1] if record.exc_info else None
+    if type(error).__module__ == "aiohttp.http_exceptions":
+        record.msg, record.args = f"what came could not be read as HTTP ({type(error).__name__})", ()
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        record.exc_info = None
+    return True
 
 
 def log_call(record: Record) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
+from aiohttp.http_exceptions import BadHttpMessage
 
 from proxy.telemetry.logs import FIELDS, LogFormat, configure, log_call
 from tests.support.telemetry_records import FULL, REFUSED, record
@@ -20,7 +21,9 @@ def root() -> Iterator[logging.Logger]:
     """Gives the loggers back as they were: logging is configured for the whole process."""
     logger = logging.getLogger()
     handlers, level = list(logger.handlers), logger.level
-    chatty = {name: logging.getLogger(name).level for name in ("opentelemetry", "urllib3", "aiohttp.access")}
+    chatty = {
+        name: logging.getLogger(name).level for name in ("opentelemetry", "urllib3", "aiohttp.access", "watchfiles")
+    }
     yield logger
     logger.handlers[:], logger.level = handlers, level
     for name, before in chatty.items():
@@ -106,6 +109,16 @@ def test_an_error_in_json_has_its_type_and_stack_in_the_same_line(root: logging.
     (line,) = lines()
     assert json.loads(line)["error"] == "ValueError: bad"
     assert "Traceback" in json.loads(line)["stack"]
+
+
+def test_what_is_no_http_has_a_line_and_no_stack(root: logging.Logger) -> None:
+    lines = logged_as("human")
+    try:
+        raise BadHttpMessage("no HTTP at all")
+    except BadHttpMessage:
+        logging.getLogger("aiohttp.server").exception("Error handling request from %s", "127.0.0.1")
+    (line,) = lines()
+    assert line.endswith("INFO    server: what came could not be read as HTTP (BadHttpMessage)")
 
 
 @pytest.mark.parametrize("log_format", ["json", "human"])
