@@ -14,9 +14,11 @@ _NOT_KEPT = frozenset({b"set-cookie", b"date", b"content-length", b"transfer-enc
 
 
 class Capture(msgspec.Struct):
-    """What leaves of an answer, gathered for its twins. `lives_ms`: under which names, and for how long."""
+    """What leaves of an answer, gathered for its twins. `lives_ms`: under which names, and for how long. Not
+    `lendable`: no twin can be given it, and they are only told that it is over."""
 
     lives_ms: dict[str, int]
+    lendable: bool = True
     status: int = 0
     fields: Fields = []
     parts: list[bytes] = []

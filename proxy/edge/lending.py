@@ -95,7 +95,7 @@ class Lending:
         """What is to be kept of an answer; None where no rule asks for it. An answer of another model than the one
         asked for is not what a twin asks for."""
         plan = flight.plan
-        if plan is None or plan.compared is None or plan.chosen:
+        if plan is None or plan.compared is None:
             return None
         now_ms = self._store.now_ms()
         lives_ms: dict[str, int] = {}
@@ -104,16 +104,17 @@ class Lending:
                 replayed_ms = min(mark.expires_ms - now_ms, REPLAY_LIFE_MS_MAX)
                 life_ms = JOIN_LIFE_MS if scope.rule.then == "join" else replayed_ms
                 lives_ms[mark.answer] = max(life_ms, lives_ms.get(mark.answer, 1))
-        return Capture(lives_ms) if lives_ms else None
+        return Capture(lives_ms, lendable=not plan.chosen) if lives_ms else None
 
     def keep(self, flight: Flight) -> None:
         """Hands the answer of a call that went well to the store, ahead of its settle, by which its twins learn that it
-        is there. Of one that is too long, an empty one is kept, which tells them not to wait for the next. One that
-        ended before its dialect's end is nobody else's: who asks again shall have the whole."""
+        is there. Of one that nobody else can be given (it is too long, of another model, or ended before its dialect's
+        end) an empty one is kept, which tells them not to wait for the next."""
         capture, record, reading = flight.capture, flight.record, flight.reading
-        if capture is None or record.result != "ok" or reading is None or not reading.complete:
+        if capture is None or record.result != "ok":
             return
-        whole = capture.size <= ANSWER_BYTES_MAX and not flight.packed
+        whole = capture.lendable and capture.size <= ANSWER_BYTES_MAX and not flight.packed
+        whole = whole and reading is not None and reading.complete
         answered = Answered(capture.status, capture.fields, b"".join(capture.parts))
         for name, life_ms in capture.lives_ms.items():
             sealed = self._sealer.seal(name, record.call_id, answered) if whole else b""

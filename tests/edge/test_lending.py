@@ -124,3 +124,33 @@ async def test_who_was_told_to_wait_gets_nothing_packed(store_url: str, monkeypa
             await waiting.rest()
     assert len(heads) == 2
     assert all(b"accept-encoding: identity\r\n" in head for head in heads)
+
+
+async def test_who_waited_for_another_model_waits_for_no_one_after_it(store_url: str) -> None:
+    """Its answer is nobody else's, and so would be the next one's: all that waited go on at once."""
+    asked: dict[str, Any] = {"model": "claude-opus-4-1", "messages": ASK, "max_tokens": 90}
+    answered = {"model": "claude-haiku-4-5", "content": [], "stop_reason": "end_turn"}
+    answered["usage"] = {"input_tokens": 3, "output_tokens": 2}
+    together, first, go_on = asyncio.Barrier(2), asyncio.Event(), asyncio.Event()
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, body = await request_of(reader)
+        if b"opus" not in body:
+            if not first.is_set():
+                first.set()
+                await go_on.wait()
+            else:
+                async with asyncio.timeout(5):
+                    await together.wait()
+        writer.write(whole(json.dumps(answered).encode()))
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=JOIN + FEW)) as edge:
+        head, _ = await edge.answer(MESSAGES, asked | {"messages": [{"role": "user", "content": "Something else?"}]})
+        leader = asyncio.create_task(edge.answer(MESSAGES, asked))
+        await first.wait()
+        waiting = [asyncio.create_task(edge.answer(MESSAGES, asked)) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        go_on.set()
+        heads = [head, *[each[0] for each in await asyncio.gather(leader, *waiting)]]
+    assert [each.status for each in heads] == [200] * 4
+    assert not any("x-callmeter-replay" in each.headers for each in heads)
