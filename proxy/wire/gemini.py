@@ -176,6 +176,9 @@ def _read_generate(call: Call, fields: Mapping[str, Any], headers: Mapping[str, 
         # Only caches name their model in the body.
         call.model = (text(fields, "model") or "").rpartition("models/")[2] or None
     config = mapping(fields.get("generationConfig", fields.get("generation_config")))
+    _check_spelled_once(call.route, fields, "generationConfig", "generation_config")
+    _check_spelled_once(call.route, config, "maxOutputTokens", "max_output_tokens")
+    _check_spelled_once(call.route, config, "candidateCount", "candidate_count")
     call.max_output_tokens = output_limit(config.get("maxOutputTokens", config.get("max_output_tokens")))
     asked = config.get("candidateCount", config.get("candidate_count"))
     if asked is None:
@@ -188,6 +191,13 @@ def _read_generate(call: Call, fields: Mapping[str, Any], headers: Mapping[str, 
         call.inline_bytes += inline_bytes(fields.get(name))
     call.output_tokens_min = gemini_output_min(config)
     return call if call.free else mark_gemini(call, fields)
+
+
+def _check_spelled_once(route: str, fields: Mapping[str, Any], name: str, other: str) -> None:
+    """Google takes a name in two spellings. Where both are there we would decide by one, and Google might take the
+    other."""
+    if name in fields and other in fields:
+        raise BodyInvalid(f"The body of `{route}` names `{name}` twice, as `{other}` too; name it once.")
 
 
 def reader(call: Call, *, provider: str, request_body: bytes) -> Reader:

@@ -107,6 +107,19 @@ def test_fields_may_be_missing_or_odd(fields: dict[str, Any], expected: dict[str
     assert {name: getattr(call, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generationConfig": {"maxOutputTokens": 1}, "generation_config": {}},
+        {"generationConfig": {"maxOutputTokens": 1, "max_output_tokens": 60_000}},
+        {"generation_config": {"candidateCount": 1, "candidate_count": 8}},
+    ],
+)
+def test_what_google_spells_in_two_ways_is_said_in_one(fields: dict[str, Any]) -> None:
+    with pytest.raises(BodyInvalid, match="twice, as"):
+        call_to("/v1beta/models/gemini-2.5-flash:generateContent", {"contents": []} | fields, dialect="gemini")
+
+
 @pytest.mark.parametrize("word", ["batch", "BATCH"])
 def test_no_call_is_a_batch_because_it_says_so(word: str) -> None:
     chat = call_to("/v1/chat/completions", {"model": "m", "messages": [], "service_tier": word})
