@@ -33,7 +33,7 @@ from .store.client import Client
 from .store.errors import StoreForeign, StoreRefused, StoreUnavailable
 from .store.identity import Identity
 from .store.sealing import Sealer
-from .store.spool import Spool
+from .store.spool import Spool, SpoolFailed
 from .telemetry import logs
 
 SETTLE_S_MAX = 5.0
@@ -172,6 +172,9 @@ async def main(settings: Settings) -> None:
     except (StoreRefused, LedgerRefused) as refused:
         log.error("%s", refused)
         raise SystemExit(EXIT_SETTINGS) from None
+    except SpoolFailed as failed:
+        log.error("%s", failed)
+        raise SystemExit(1) from None  # the supervisor tries again, later each time
 
 
 async def serve(worker: Worker) -> None:

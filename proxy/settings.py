@@ -21,6 +21,8 @@ SECRET_BYTES_MIN = 16
 PRIVATE_UMASK = 0o077
 """What we write is readable by nobody else: the ledger, the store's files and the spool hold what people did."""
 LOCK_FILE = ".settings.lock"
+OURS = ("secret", "admin.token", "admin.url", "ledger.db", "bookkeeper.seat", "appendonlydir", "spool", "segments")
+"""What a data directory holds that we cannot do without."""
 
 Only = Literal["workers", "bookkeeper"]
 
@@ -149,6 +151,12 @@ def make_data_directory(data: Path) -> str | None:
         probe.unlink()
     except OSError as error:
         return f"--data (CALLMETER_DATA): cannot write to {data}: {error.strerror}; choose another directory"
+    closed = [name for name in OURS if (data / name).exists() and not os.access(data / name, os.R_OK | os.W_OK)]
+    if closed:
+        return (
+            f"--data (CALLMETER_DATA): cannot use {', '.join(closed)} in {data}: another user ran Callmeter "
+            "there; run it as that user, give these files to this one, or choose another directory"
+        )
     return None
 
 
@@ -178,7 +186,8 @@ def url_on_this_machine(host: str, port: int) -> str:
 
 def kept(path: Path) -> str:
     """The text kept in a file that only its owner reads, made at random on first use. Safe for two processes at once,
-    and for a crash at any time: an empty file, as an older version could leave one, counts as none."""
+    and for a crash at any time: an empty file, as an older version could leave one, counts as none. Raises
+    SettingsInvalid."""
     if text := text_in(path):
         return text
     with locked(path.with_name(LOCK_FILE)):
@@ -194,6 +203,9 @@ def text_in(path: Path) -> str:
         return path.read_text().strip()
     except FileNotFoundError:
         return ""
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsInvalid([f"{path} cannot be read: {why}; put it back from a backup"]) from None
 
 
 def replace_durably(path: Path, data: bytes) -> None:

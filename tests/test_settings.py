@@ -62,6 +62,21 @@ def test_one_that_is_not_ours_to_close_is_told(tmp_path: Path, monkeypatch: pyte
     assert str(tmp_path) in (make_private(tmp_path) or "")
 
 
+def test_a_secret_that_cannot_be_read_is_told_and_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsInvalid, match="secret cannot be read: it is not text"):
+        load({}, {"data": tmp_path})
+    assert (tmp_path / "secret").read_bytes() == b"\xff\xfe"
+
+
+def test_files_of_another_user_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").touch()
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)  # who runs tests as root may read everything
+    with pytest.raises(SettingsInvalid, match=r"cannot use secret, spool in .*: another user ran"):
+        load({}, {"data": tmp_path})
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid) as invalid:
         load({"CALLMETER_PORT": "x", "CALLMETER_ONLY": "half"}, {"data": tmp_path})

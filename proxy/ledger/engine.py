@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
@@ -57,8 +58,14 @@ class Database:
         """Statements of `write_rows` as the driver takes them: the text, and the order of its parameters."""
         try:
             self.ledger_id = self._prepare()
-        except BaseException:
+        except BaseException as error:
             engine.dispose()
+            cause = getattr(error.__cause__, "orig", None)
+            if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                raise LedgerRefused(
+                    f"the file at `{self.name}` is no SQLite database, or is damaged; put it back from a backup, or "
+                    "move it away to begin anew"
+                ) from None
             raise
 
     def close(self) -> None:

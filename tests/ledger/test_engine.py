@@ -33,6 +33,12 @@ def test_several_that_open_an_empty_database_at_once_make_one_ledger(ledger_url:
         ledger.close()
 
 
+def test_a_file_that_is_no_database_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"anything but a database " * 100)
+    with pytest.raises(LedgerRefused, match="is no SQLite database"):
+        Database(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
 def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger, ledger_url: str) -> None:
     database = Database(ledger_url)
     with database.writing() as connection:
