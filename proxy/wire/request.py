@@ -13,7 +13,7 @@ import msgspec
 
 from .decode import DecodeError, decode_whole
 from .reader import BodyInvalid
-from .values import plain, short_name
+from .values import has_too_many_parts, plain, short_name
 
 DECODED_BODY_BYTES_MAX = 64 * 1024 * 1024
 """A compressed request, once decoded: twice what a policy takes of a request by default."""
@@ -119,6 +119,9 @@ def _may_be_json(content_type: str) -> bool:
 
 def _check_one_model(body: bytes, route: str) -> None:
     """Two models in one body: we would decide on one, and the provider might take the other."""
+
+    if has_too_many_parts(body):
+        raise BodyInvalid(f"The body of `{route}` holds more lists and objects than can be read; send fewer.")
 
     def fields_once(pairs: list[tuple[str, object]]) -> list[str]:
         return [name for name, _ in pairs]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..core.call import Call
-from .values import listed, mapping, plain, text, whole
+from .values import has_too_many_parts, listed, mapping, plain, text, whole
 
 REFERENCE_REASON = "file_reference"
 DEARER_OUTPUT = "speech_or_pictures"
@@ -170,6 +170,9 @@ def _compacts(value: Any) -> bool:
 
 def _has_source_elsewhere(values: Iterable[Any]) -> bool:
     """A closer look, since callers' tools have fields and types of the same names: a source that is a URL or a file?"""
+    values = list(values)
+    if any(isinstance(value, msgspec.Raw) and has_too_many_parts(bytes(value)) for value in values):
+        return True  # nobody looks through that; it is refused, or may be anything
     waiting = [plain(value) for value in values]
     while waiting:
         value = waiting.pop()

@@ -12,6 +12,8 @@ COUNT_MAX = 10**12
 """A count beyond this is no count: no answer holds a million million tokens, and sums must stay plain integers."""
 CHOICES_MAX = 128
 """Answers to one call that an estimate reckons with: the most that OpenAI gives, and no provider gives more."""
+PARTS_MAX = 2_000_000
+"""Lists and objects of one document that is decoded: half a second of work, and some 150 MB until it is done."""
 OUTPUT_TOKENS_MAX = 1_000_000
 """Tokens of one answer that an estimate reckons with: no model writes as many, so a higher limit limits nothing."""
 NAME_CHARACTERS_MAX = 256
@@ -31,11 +33,19 @@ NOTHING: Mapping[str, Any] = {}
 
 
 def decode(data: bytes | str) -> Any:
-    """The JSON document in `data`, or None where there is none."""
+    """The JSON document in `data`, or None where there is none, or more than anybody has to say."""
+    if isinstance(data, bytes) and has_too_many_parts(data):
+        return None
     try:
         return msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def has_too_many_parts(data: bytes) -> bool:
+    """Whether to decode a JSON document would take seconds and hundreds of megabytes, as ten million empty lists do.
+    Brackets in texts count as well, of which the longest conversations about code have less."""
+    return len(data) > 2 * PARTS_MAX and data.count(b"[") + data.count(b"{") > PARTS_MAX
 
 
 def plain(value: Any) -> Any:

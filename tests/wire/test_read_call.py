@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy import wire
 from proxy.core.call import Call
 from proxy.wire import BodyInvalid
-from proxy.wire.values import CHOICES_MAX, OUTPUT_TOKENS_MAX
+from proxy.wire.values import CHOICES_MAX, OUTPUT_TOKENS_MAX, PARTS_MAX
 from tests.support.answers import call_to
 
 
@@ -118,6 +118,12 @@ def test_fields_may_be_missing_or_odd(fields: dict[str, Any], expected: dict[str
 def test_what_google_spells_in_two_ways_is_said_in_one(fields: dict[str, Any]) -> None:
     with pytest.raises(BodyInvalid, match="twice, as"):
         call_to("/v1beta/models/gemini-2.5-flash:generateContent", {"contents": []} | fields, dialect="gemini")
+
+
+def test_two_models_are_not_looked_for_among_millions_of_lists() -> None:
+    body = b'{"model": "m",           "messages": [{"model": 1}%b]}' % (b",[]" * PARTS_MAX)
+    with pytest.raises(BodyInvalid, match="more lists and objects"):
+        read("/v1/chat/completions", body, "application/json")
 
 
 @pytest.mark.parametrize("word", ["batch", "BATCH"])

@@ -60,6 +60,15 @@ def test_bytes_that_are_no_json_decode_to_nothing(data: bytes) -> None:
     assert values.decode(b"\xff" + data) is None
 
 
+def test_what_has_millions_of_parts_is_not_decoded() -> None:
+    few, many = b"[" + b"[]," * 1_000 + b"[]]", b"[" + b"[]," * values.PARTS_MAX + b"[]]"
+    assert values.decode(few) == [[]] * 1_001
+    assert values.decode(many) is None
+    assert values.mapping(msgspec.Raw(b'{"a":' + many + b"}")) == {}
+    long_text = b'"' + b"a" * 3 * values.PARTS_MAX + b'"'
+    assert values.decode(long_text) == "a" * 3 * values.PARTS_MAX
+
+
 def test_json_that_is_nested_too_deeply_is_nothing() -> None:
     assert values.decode(b"[" * 100_000) is None
 
