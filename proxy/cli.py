@@ -3,6 +3,7 @@ the command starts in a tenth of a second."""
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
@@ -51,6 +52,10 @@ class Lazy(click.Group):
             formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
 
 
+OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What can happen to standard output; everything else that fails is told by who tried it."""
+
+
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="callmeter")
 def callmeter() -> None:
@@ -62,3 +67,9 @@ def main() -> None:
         callmeter(prog_name="callmeter")
     except BrokenPipeError:  # `callmeter calls | head`
         sys.stderr.close()
+    except UnicodeEncodeError:
+        sys.exit("Error: an argument is not text in UTF-8; write it in UTF-8")
+    except OSError as error:
+        if error.errno not in OUTPUT_FULL:
+            raise
+        sys.exit(f"Error: the output cannot be written: {error.strerror}; make room, or send it elsewhere")

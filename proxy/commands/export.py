@@ -142,16 +142,26 @@ def opened(output: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {error.strerror}") from None
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    if output.exists() and not output.is_file():
+        # A device or a pipe, such as /dev/stdout: a file must not take its place.
+        with writing(output), output.open("wb") as file:
             yield file
-        unfinished.replace(output)
+        return
+    output = output.resolve()  # what a link leads to takes the new content; the link stays
+    with writing(output):
+        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        unfinished = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+            unfinished.replace(output)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise click.ClickException(f"cannot write {output}: {error.strerror}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -163,6 +165,20 @@ def test_a_file_is_there_only_when_it_is_whole(admin: Admin, tmp_path: Path, mon
     assert "broke off" in result.stderr
     assert not other.exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".other")] == []
+
+
+def test_a_pipe_is_written_to_and_a_link_kept(admin: Admin, tmp_path: Path) -> None:
+    pipe, link, file = (tmp_path / name for name in ("pipe", "link.csv", "file.csv"))
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit(pipe.read_text)
+        assert run("focus", "-o", str(pipe)).exit_code == 0
+        assert read.result(timeout=30).startswith("AvailabilityZone,")
+    assert pipe.is_fifo()
+    link.symlink_to(file)
+    assert run("focus", "-o", str(link)).exit_code == 0
+    assert link.is_symlink()
+    assert file.read_text().startswith("AvailabilityZone,")
 
 
 @pytest.mark.parametrize(
