@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,16 +15,8 @@ from proxy.commands.admin_client import AdminClient, AdminError
 from proxy.commands.calls import HEADS, calls, table_row
 from proxy.core.record import public
 from proxy.core.usage import Usage
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made, refused
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def calls_command(*arguments: str) -> Result:

@@ -20,7 +20,7 @@ from proxy.commands.export import export, record_of
 from proxy.core.focus import COLUMNS, head
 from proxy.core.record import public
 from proxy.ledger.errors import LedgerUnavailable
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made, refused
 from tests.support.outcome_rows import landed, put
 
@@ -43,14 +43,6 @@ NULLABLE = {
     "SkuId",
     "SkuPriceId",
 }
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def run(*arguments: str) -> Result:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner, Result
 
 from proxy.commands.forget import forget
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import entries, made
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def run(*arguments: str, answer: str = "") -> Result:

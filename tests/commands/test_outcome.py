@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from proxy.commands.outcome import outcome
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.policies import policy_of
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def run(*arguments: str) -> Result:

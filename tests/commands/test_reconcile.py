@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,12 @@ from click.testing import CliRunner, Result
 
 from proxy.commands.reconcile import reconcile
 from proxy.core.usage import Usage
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import AT_MS, entries, made
 
 DAY = "2026-09-21"
 """Of AT_MS."""
 DAY_S = AT_MS // 86_400_000 * 86_400
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def run(path: Path, *arguments: str) -> Result:

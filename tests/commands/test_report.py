@@ -5,26 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from proxy.commands.report import report
 from proxy.core.outcomes import Team
 from proxy.core.policy import Policy
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made, refused
 from tests.support.outcome_rows import DAY_MS, landed, put
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def report_command(*arguments: str) -> Result:

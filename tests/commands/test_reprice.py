@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 from click.testing import CliRunner
 
 from proxy.commands.reprice import reprice
 from proxy.ledger import reprice as module
-from tests.support.admin_server import Admin, admin_server
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import entries, made
-
-
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
-    with admin_server(tmp_path) as admin:
-        for name, value in admin.environ.items():
-            monkeypatch.setenv(name, value)
-        yield admin
 
 
 def test_all_steps_are_taken_and_summed_up(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
