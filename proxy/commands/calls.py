@@ -14,7 +14,7 @@ from ..core.money import format_usd
 from ..core.record import Record, Result
 from ..core.usage import TOKEN_FIELDS
 from .admin_client import AdminClient, AdminError, find_admin
-from .output import clipped, printable, table_line
+from .output import clipped, further_back, printable, table_line
 
 PAGE_CALLS = 500
 FOLLOW_S = 1.0
@@ -100,7 +100,7 @@ def pages(admin: AdminClient, filters: dict[str, str | None], follow: bool) -> I
 def nothing(filters: dict[str, str | None]) -> str:
     named = [f"{name} `{printable(value)}`" for name, value in filters.items() if value and name != "since"]
     of = f" with {' and '.join(named)}" if named else ""
-    return f"no calls since {filters['since']}{of}; look further back with `--since 30d`"
+    return f"no calls since {filters['since']}{of}{further_back(filters['since'], filters['until'], 30)}"
 
 
 def head(form: str) -> str:

@@ -12,7 +12,7 @@ from ..core.attribution import FATES
 from ..core.cells import csv_lines
 from ..core.money import decimal_usd, format_usd
 from .admin_client import find_admin
-from .output import printable, table_line
+from .output import further_back, printable, table_line
 
 COUNTS = (
     "calls",
@@ -59,7 +59,7 @@ def report(by: str, since: str, until: str | None, timezone: str | None, form: s
     elif form == "csv":
         click.echo(as_csv(answer), nl=False)
     elif not answer["rows"]:
-        click.echo(f"no calls since {since}; look further back with `--since 365d`", err=True)
+        click.echo(f"no calls since {since}{further_back(since, until, 365)}", err=True)
     else:
         click.echo(as_table(answer))
 

@@ -9,7 +9,7 @@ import click
 
 from ..core.money import format_usd
 from .admin_client import find_admin
-from .output import printable, table_line
+from .output import further_back, printable, table_line
 
 HEADS = ("TASK", "USER", "BEGUN (UTC)", "REPEATS", "TIMES", "CALLS", "COST")
 NUMBERS = 3
@@ -32,7 +32,7 @@ def twins(since: str, until: str | None, form: str) -> None:
     if form == "json":
         click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
     elif not answer["groups"]:
-        click.echo(f"no task repeats another since {since}; look further back with `--since 365d`", err=True)
+        click.echo(f"no task repeats another since {since}{further_back(since, until, 365)}", err=True)
     else:
         click.echo("\n\n".join(as_table(group) for group in answer["groups"]))
 

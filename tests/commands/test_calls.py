@@ -90,6 +90,8 @@ def test_no_calls_is_a_sentence_that_says_what_to_try(admin: Admin) -> None:
     result = calls_command("--user", "nobody")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "no calls since 1h with user `nobody`; look further back with `--since 30d`\n"
+    assert calls_command("--user", "nobody", "--since", "90d").stderr == "no calls since 90d with user `nobody`\n"
+    assert "further back" not in calls_command("--since", "2020-01-01", "--until", "2020-02-01").stderr
 
 
 def test_a_wrong_time_is_the_sentence_of_the_api(admin: Admin) -> None:
