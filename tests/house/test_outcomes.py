@@ -132,7 +132,7 @@ def test_a_developer_sees_links_and_claims_what_is_theirs(shop: House) -> None:
     assert (theirs.returncode, "no call of yours in session `evening`" in theirs.stderr) == (1, True)
     claimed = callmeter(ada, "claim", "evening", "DEV-1")
     assert claimed.returncode == 0, claimed.stderr
-    assert claimed.stdout.startswith("1 calls of session evening, $")
+    assert claimed.stdout.startswith("1 call of session evening, $")
     moved = ada.record(silent.headers["x-callmeter-call"])
     assert (moved["task"], moved["task_source"], moved["revision"], moved["cost_nusd"]) == (
         "DEV-1", "claimed", 2, cost_nusd,
