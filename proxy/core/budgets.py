@@ -175,7 +175,7 @@ class Scopes(tuple[Scope, ...]):
     """The scopes of calls alike, remembered for the next one.
 
     frame            what `takes.py` remembers with them
-    asks_for_bound   some budget holds the worst case
+    asks_for_bound   some budget holds the worst case: the estimate needs a bound, and the call a limited output
     offers_models    some budget has another model to go on with
     speaks           some budget may have something to say of a call that passes
     cutting          the budgets that may cut a stream, by counter

@@ -114,13 +114,6 @@ def raised(scope: Scope, raises: Raises | None) -> Sequence[Any]:
     return raises.get((scope.budget.name, scope.values), ()) if raises else ()
 
 
-def asks_for_bound(scopes: Sequence[Scope]) -> bool:
-    """Whether some budget holds the worst case: then the estimate needs a bound, and the call a limited output."""
-    if isinstance(scopes, Scopes):
-        return scopes.asks_for_bound
-    return any(scope.budget.reserve == "worst_case" for scope in scopes)
-
-
 def other_model(scopes: Sequence[Scope], dialect: str) -> str | None:
     """The model to offer beside the one asked for, by the first budget that has one for the dialect."""
     if isinstance(scopes, Scopes) and not scopes.offers_models:

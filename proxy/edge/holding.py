@@ -20,7 +20,7 @@ from ..core.prices import Prices
 from ..core.record import Record
 from ..core.refusal import Refusal, first_by_precedence, header_text
 from ..core.settlement import put_cost
-from ..core.takes import asks_for_bound, other_model, takes_for
+from ..core.takes import other_model, takes_for
 from ..core.trim import trimmed_output
 from ..core.twins import Looked
 from ..core.usage import Usage
@@ -134,7 +134,7 @@ class Holder:
             upstream=upstream,
             max_output_tokens=policy.defaults.max_output_tokens,
             at_ms=at_ms,
-            worst=asks_for_bound(scopes),
+            worst=scopes.asks_for_bound,
         )
         return Way(call=call, scopes=scopes, estimate=estimate)
 
@@ -206,7 +206,7 @@ class Holder:
         way = plan.way
         plan.allowed.held_nusd = record.hold_nusd
         begin(plan)
-        if way.estimate.limit_missing and asks_for_bound(way.scopes) and takes_output_limit(way.call):
+        if way.estimate.limit_missing and way.scopes.asks_for_bound and takes_output_limit(way.call):
             plan.output_limit = way.estimate.output_tokens  # the worst case is one only with a limit on the output
         if plan.chosen:
             asked = plan.ways[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,14 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from proxy.admin.api import admin_app
 from proxy.core.record import Record, public
-from proxy.ledger.database import open_ledger
 from tests.support.admin_server import NOW_MS, TOKEN, Admin
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made, refused
 
 Client = TestClient[web.Request, web.Application]
-
-
-@pytest.fixture
-def admin(tmp_path: Path) -> Iterator[Admin]:
-    ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    yield Admin(ledger)
-    ledger.close()
-
-
-@pytest.fixture
-async def client(admin: Admin) -> Any:
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with TestClient(TestServer(admin_app(admin.context())), headers=headers) as opened:
-        yield opened
 
 
 async def problem_of(answer: aiohttp.ClientResponse, status: int) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
-from proxy.admin.api import admin_app
 from proxy.core.caller import KeyInfo
 from proxy.ledger.database import open_ledger
-from tests.support.admin_server import TOKEN, Admin
+from tests.support.admin_server import Admin
 from tests.support.ledger_calls import entries, made, refused
 from tests.support.policies import policy_of
 
@@ -32,13 +31,6 @@ def admin(tmp_path: Path) -> Iterator[Admin]:
     ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     yield Admin(ledger, policy=policy_of(POLICY))
     ledger.close()
-
-
-@pytest.fixture
-async def client(admin: Admin) -> Any:
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with TestClient(TestServer(admin_app(admin.context())), headers=headers) as opened:
-        yield opened
 
 
 async def test_counters_stand_by_name_and_scope_and_never_by_what_people_spent(client: Client, admin: Admin) -> None:

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
-from proxy.admin.api import admin_app
 from proxy.admin.exports import PARTS_WAITING_MAX
 from proxy.core.attribution import FATES
 from proxy.core.outcomes import Team
 from proxy.core.policy import Policy
-from proxy.ledger.database import open_ledger
 from proxy.ledger.exports import HourSums
-from tests.support.admin_server import NOW_MS, TOKEN, Admin
+from tests.support.admin_server import NOW_MS, Admin
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made
 from tests.support.outcome_rows import DAY_MS, landed, put
 
 Client = TestClient[web.Request, web.Application]
-
-
-@pytest.fixture
-def admin(tmp_path: Path) -> Iterator[Admin]:
-    ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    yield Admin(ledger)
-    ledger.close()
-
-
-@pytest.fixture
-async def client(admin: Admin) -> Any:
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with TestClient(TestServer(admin_app(admin.context())), headers=headers) as opened:
-        yield opened
 
 
 class Hours:

@@ -10,7 +10,7 @@ from proxy.core.admission import State
 from proxy.core.budgets import Budget, Raise, Scopes, Use
 from proxy.core.limits_headers import limit_headers
 from proxy.core.policy import Policy
-from proxy.core.takes import Taken, asks_for_bound, other_model, takes_for
+from proxy.core.takes import Taken, other_model, takes_for
 from tests.support.budgets import NOON_MS, OPENAI, USD, budget, call, caller, estimate, scope_of
 
 FORESEEN = estimate(300, 1_000, worst_nusd=900, worst_tokens=5_000)
@@ -41,8 +41,8 @@ def test_rolling_windows_carry_their_buckets_and_ever_carries_none() -> None:
 
 
 def test_a_bound_is_asked_for_by_worst_case_alone() -> None:
-    assert not asks_for_bound([scope_of(budget()), scope_of(budget(reserve=5))])
-    assert asks_for_bound([scope_of(budget()), scope_of(budget(reserve="worst_case"))])
+    assert not Scopes([scope_of(budget()), scope_of(budget(reserve=5))]).asks_for_bound
+    assert Scopes([scope_of(budget()), scope_of(budget(reserve="worst_case"))]).asks_for_bound
 
 
 def test_the_other_model_is_that_of_the_first_enforced_rule_with_one_for_the_dialect() -> None:
