@@ -7,6 +7,7 @@ from typing import Any
 
 from ...core.happenings import Happening, Texts
 from ...core.outcomes import DEPLOYED, MERGED, OutcomeRule
+from .issues import read_reopened
 from .payload import Names, moment_ms, name, payload_of, reverted_by, sha, some, text, texts
 from .pushes import read_push
 
@@ -97,10 +98,7 @@ def _issues(payload: dict[str, Any], _names: Names, _repo: str, received_ms: int
     issue = payload.get("issue")
     if text(payload, "action") != "reopened" or not isinstance(issue, dict):
         return []
-    title, body = text(issue, "title"), text(issue, "body")
-    found = Texts(messages=(body,), title=title, labels=texts(issue.get("labels"), "name"), body=body)
-    at_ms = moment_ms(issue.get("updated_at"), received_ms)
-    return [Happening(effect="undone", reopens=True, reason="reopened", at_ms=at_ms, texts=found)]
+    return read_reopened(issue, text(issue, "body"), texts(issue.get("labels"), "name"), received_ms)
 
 
 _EVENTS: dict[str, Callable[[dict[str, Any], Names, str, int], Sequence[Happening]]] = {

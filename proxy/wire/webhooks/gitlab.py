@@ -7,6 +7,7 @@ from typing import Any
 
 from ...core.happenings import Happening, Texts
 from ...core.outcomes import DEPLOYED, MERGED, OutcomeRule
+from .issues import read_reopened
 from .payload import Names, moment_ms, name, payload_of, reverted_by, sha, some, text, texts
 from .pushes import read_push
 
@@ -88,10 +89,7 @@ def _issue(payload: dict[str, Any], _names: Names, _repo: str, received_ms: int)
     issue = payload.get("object_attributes")
     if not isinstance(issue, dict) or issue.get("action") != "reopen":
         return []
-    title, body = text(issue, "title"), text(issue, "description")
-    found = Texts(messages=(body,), title=title, labels=texts(payload.get("labels"), "title"), body=body)
-    at_ms = moment_ms(issue.get("updated_at"), received_ms)
-    return [Happening(effect="undone", reopens=True, reason="reopened", at_ms=at_ms, texts=found)]
+    return read_reopened(issue, text(issue, "description"), texts(payload.get("labels"), "title"), received_ms)
 
 
 _EVENTS: dict[str, Callable[[dict[str, Any], Names, str, int], Sequence[Happening]]] = {
