@@ -95,6 +95,12 @@ class Flight(msgspec.Struct, kw_only=True):
         return self.meter.seen_bytes // BYTES_PER_SEEN_TOKEN if self.meter is not None else 0
 
     @property
+    def had_whole_stream(self) -> bool:
+        """The agent took its stream up to the end that its dialect sets; nothing waits to be written."""
+        ended = self.call.stream and self.meter is not None and self.meter.complete and self.reading is None
+        return ended and self.answered < 400 and not self.writing_since_s
+
+    @property
     def outgrown(self) -> bool:
         """The answer has become so long that its hold must grow."""
         return self.plan is not None and bool(self.plan.way.takes) and self.seen_tokens > self.plan.grows_at

@@ -469,9 +469,14 @@ class Relay:
 
     def _left(self, flight: Flight, result: Result = "client_gone") -> None:
         """The agent went away. Streams are cancelled at the provider, unless the policy drains them; other calls are
-        always read to their end, since the provider makes and bills them all the same."""
+        always read to their end, since the provider makes and bills them all the same.
+
+        An agent that has its stream whole need not stay for the end of the connection: most SDKs leave at `[DONE]`."""
         exchange = flight.exchange
         if flight.settling:
+            return
+        if result == "client_gone" and flight.had_whole_stream:
+            self._closing.in_background(self._closing.settle_left(flight, "ok"))
             return
         if flight.plan is not None and flight.plan.compared is not None:
             self._closing.in_background(self._closing.forget(flight.record))

@@ -65,6 +65,11 @@ class AnswerMeter:
         """Bytes of generated text seen so far."""
         return self._reader.reading.seen_bytes
 
+    @property
+    def complete(self) -> bool:
+        """The dialect's own end was seen."""
+        return self._reader.reading.complete
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes as the provider sent them. Never raises."""
         if self._unreadable or self._closed:

@@ -69,6 +69,10 @@ class Meter(Protocol):
     def seen_bytes(self) -> int:
         """Bytes of generated text seen so far, as in `Reading`."""
 
+    @property
+    def complete(self) -> bool:
+        """The dialect's own end was seen, as in `Reading`."""
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body, still compressed where the answer is."""
 

@@ -156,6 +156,25 @@ async def test_the_policy_may_have_streams_read_to_their_end_behind_an_agent_tha
     assert (record.result, record.usage_source, record.usage.output) == ("client_gone", "reported", 4)
 
 
+async def test_an_agent_that_leaves_at_the_end_of_its_stream_has_had_it_whole(store_url: str) -> None:
+    ended = asyncio.Event()
+
+    async def stays_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        last = event({"id": "c1", "model": "gpt-4.1-mini", "choices": [], "usage": USAGE})
+        writer.write(SSE_HEAD + chunk(last + b"data: [DONE]\n\n"))
+        await ended.wait()
+
+    async with scripted(stays_open) as url, serving(store_url, policy(url)) as edge:
+        async with edge.post(CHAT, STREAM) as reading:
+            await reading.head()
+            assert b"[DONE]" in await reading.chunk()
+            reading.leave()
+        [record] = await edge.records()
+        ended.set()
+    assert (record.result, record.usage_source, record.usage.output) == ("ok", "reported", 4)
+
+
 async def test_reading_on_behind_an_agent_that_left_has_an_end(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "DRAIN_S_MAX", 0.1)
     async with scripted(begins) as url, serving(store_url, policy(url, "client_gone: drain")) as edge:
