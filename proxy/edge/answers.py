@@ -1,24 +1,24 @@
-"""Answers to the agent: the provider's headers as they came, ours beside them, and our refusals.
+"""Answers to the agent: the provider's headers as they came, ours beside them, our refusals and our own pages.
 
-They are written here and not by aiohttp, whose own answers add headers, know values in UTF-8 alone and take several
-times as long. A provider's headers are never decoded: they leave with the bytes with which they came.
+A provider's headers are never decoded: they leave with the bytes with which they came.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import must_be_empty_body, rfc822_formatted_time, should_remove_content_length
+import msgspec
 
 from ..core.identity import HOP_BY_HOP, OWN_PREFIX
 from ..core.money import decimal_usd
 from ..core.record import Record
 from ..core.refusal import Answer
+from .incoming import Request
 
 NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc", "content-length"}
 """`alt-svc` speaks of the provider's own ports and would send agents past us; the length is set with the framing."""
@@ -35,14 +35,25 @@ Fields = list[tuple[bytes, bytes]]
 """Header lines in their order, names as sent."""
 
 
-class _Answer(web.StreamResponse):
-    """What both kinds of answer share: their head."""
+class _Answer:
+    """What both kinds of answer share: their head, and whether their connection may go on."""
 
     def __init__(self, *, status: int = 200, fields: Fields) -> None:
-        super().__init__(status=status)
+        self.status = status
         self.fields = fields
+        self._keep_alive: bool | None = None
+        self._ended = False
 
-    def _head(self, request: web.BaseRequest, framing: bytes) -> bytes:
+    @property
+    def keep_alive(self) -> bool:
+        """The connection may serve another request. Known once the head is out."""
+        return bool(self._keep_alive)
+
+    def force_close(self) -> None:
+        """The connection closes behind this answer."""
+        self._keep_alive = False
+
+    def _head(self, request: Request, framing: bytes) -> bytes:
         """The status line and headers as they leave. `framing` is a line that tells where the body ends, or nothing.
         Raises ValueError for a header that would begin another."""
         version = request.version
@@ -72,22 +83,23 @@ class WholeAnswer(_Answer):
         self.body = body
         self._length_left_out = length
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Writes it all. Raises ConnectionError where the agent is gone."""
-        if self._eof_sent:
-            return None
-        self._eof_sent = True
+    async def prepare(self, request: Request) -> None:
+        """Writes it all, once. Raises ConnectionError where the agent is gone."""
+        if self._ended:
+            return
+        self._ended = True
         body = self.body
-        if not must_be_empty_body(request.method, self.status):
+        if not _without_body(request.method, self.status):
             framing = b"content-length: %d" % len(body)
         else:
-            length = None if should_remove_content_length(request.method, self.status) else self._length_left_out
+            length = None if _without_length(self.status) else self._length_left_out
             framing = b"" if length is None else b"content-length: %d" % length
             body = b""
-        head = self._head(request, framing)
-        _write(request, head + body)
-        await request.writer.drain()
-        return None
+        request.write(self._head(request, framing) + body)
+        await request.drain()
+
+    async def write_eof(self) -> None:
+        """Nothing is left to be written."""
 
 
 class StreamedAnswer(_Answer):
@@ -100,16 +112,16 @@ class StreamedAnswer(_Answer):
         self._in_chunks = False
         self._without_body = False
         self._unflushed_bytes = 0
-        self._request: web.BaseRequest | None = None
+        self._request: Request | None = None
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def prepare(self, request: Request) -> None:
         """Writes the head, once. Raises ConnectionError where the agent is gone."""
         if self._request is not None:
-            return None
+            return
         self._request = request
-        self._without_body = must_be_empty_body(request.method, self.status)
+        self._without_body = _without_body(request.method, self.status)
         framing = b""
-        if self._bytes_left is not None and not should_remove_content_length(request.method, self.status):
+        if self._bytes_left is not None and not _without_length(self.status):
             framing = b"content-length: %d" % self._bytes_left
         elif not self._without_body:
             self._in_chunks = request.version >= (1, 1)
@@ -117,8 +129,7 @@ class StreamedAnswer(_Answer):
                 framing = b"transfer-encoding: chunked"
             else:
                 self.force_close()
-        _write(request, self._head(request, framing))
-        return None
+        request.write(self._head(request, framing))
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Writes a piece of the body; waits while the agent takes none. Raises ConnectionError where it is gone."""
@@ -129,33 +140,52 @@ class StreamedAnswer(_Answer):
             self._bytes_left -= len(data)
         if not data or self._without_body:
             return
-        _write(request, b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if self._in_chunks else data)
+        request.write(b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if self._in_chunks else data)
         self._unflushed_bytes += len(data)
         if self._unflushed_bytes > UNFLUSHED_BYTES_MAX:
             self._unflushed_bytes = 0
-            await request.writer.drain()
+            await request.drain()
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self) -> None:
         """Ends the body. Raises ConnectionError where the agent is gone."""
-        if self._eof_sent:
+        if self._ended:
             return
         request = self._request
         assert request is not None, "the answer has no head yet"
-        if data:
-            await self.write(data)
-        self._eof_sent = True
+        self._ended = True
         if self._in_chunks:
-            _write(request, b"0\r\n\r\n")
+            request.write(b"0\r\n\r\n")
         elif self._bytes_left and not self._without_body:
             self.force_close()  # less than was announced: only the end of the connection can say so
-        await request.writer.drain()
+        await request.drain()
 
 
-def _write(request: web.BaseRequest, data: bytes | bytearray | memoryview) -> None:
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("the agent is gone")
-    transport.write(data)
+AgentAnswer = WholeAnswer | StreamedAnswer
+
+
+def _without_body(method: str, status: int) -> bool:
+    """RFC 9112, 6.3."""
+    return method == "HEAD" or status in (204, 304) or 100 <= status < 200
+
+
+def _without_length(status: int) -> bool:
+    """RFC 9110, 8.6."""
+    return status == 204 or 100 <= status < 200
+
+
+def json_answer(shown: Any, status: int = 200, kind: bytes = b"application/json") -> WholeAnswer:
+    """A page of our own."""
+    fields = [(b"content-type", kind), (b"date", _date())]
+    return WholeAnswer(status=status, fields=fields, body=msgspec.json.encode(shown))
+
+
+def _date() -> bytes:
+    return _date_of(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _date_of(now_s: int) -> bytes:
+    return formatdate(now_s, usegmt=True).encode()
 
 
 @lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
@@ -189,7 +219,7 @@ def passed_on(headers: Fields, record: Record, limits: list[tuple[str, str]]) ->
     if not named <= NOT_PASSED_ON:
         fields = [pair for pair in fields if pair[0].decode("latin-1").lower() not in named]
     if not dated:
-        fields.append((b"date", rfc822_formatted_time().encode()))
+        fields.append((b"date", _date()))
     fields.append((b"x-callmeter-call", record.call_id.encode()))
     add_own(fields, record, limits)
     return fields
@@ -225,7 +255,7 @@ def cost_header(record: Record) -> bytes | None:
 
 def refusal_answer(answer: Answer) -> WholeAnswer:
     fields: Fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in answer.headers]
-    fields.append((b"date", rfc822_formatted_time().encode()))
+    fields.append((b"date", _date()))
     return WholeAnswer(status=answer.status, fields=fields, body=answer.body)
 
 

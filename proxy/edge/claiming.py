@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from aiohttp import web
 
 from ..core.caller import Caller
 from ..core.keys import TAG_CHARS_MAX, is_tag
@@ -14,6 +11,7 @@ from ..core.refusal import Refusal
 from ..store.claims import ask, new_claim
 from ..store.client import Client
 from ..store.errors import StoreError
+from .answers import WholeAnswer, json_answer
 
 CLAIM_FORM = '`{"session": ..., "task": ...}`'
 AWAY = "claims are taken when store and ledger are both there; try again"
@@ -32,7 +30,7 @@ class Claims:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def take(self, caller: Caller, body: bytes) -> web.Response | Refusal:
+    async def take(self, caller: Caller, body: bytes) -> WholeAnswer | Refusal:
         """200 `{"session", "task", "calls", "cost_nusd", "claimed_at"}`, 404 where there is nothing to claim, 409 where
         it cannot be claimed any more."""
         if caller.task_source == "key":
@@ -52,19 +50,14 @@ class Claims:
         if answered is None or answered.status == 503:
             return Refusal(code="store_unavailable", sentence=AWAY)
         if answered.status != 200:
-            return _json({"status": answered.status, "detail": answered.sentence}, answered.status, "problem+json")
-        return _json(
+            told = {"status": answered.status, "detail": answered.sentence}
+            return json_answer(told, answered.status, b"application/problem+json")
+        return json_answer(
             {
                 "session": claim.session,
                 "task": claim.task,
                 "calls": answered.calls,
                 "cost_nusd": answered.cost_nusd,
                 "claimed_at": rfc3339(answered.at_ms),
-            },
-            200,
-            "json",
+            }
         )
-
-
-def _json(shown: dict[str, Any], status: int, kind: str) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(shown), content_type=f"application/{kind}")

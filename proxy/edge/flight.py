@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from .. import wire
 from ..core.admission import Take
@@ -21,6 +20,7 @@ from ..wire.reading import Meter, Reading
 from .answers import StreamedAnswer
 from .capture import Capture
 from .holding import Plan
+from .incoming import Request
 from .upstream import Exchange
 
 BYTES_PER_SEEN_TOKEN = 3
@@ -48,7 +48,7 @@ class Flight(msgspec.Struct, kw_only=True):
     writing_since_s    when the write began that the agent has not taken yet; 0 when none waits
     """
 
-    request: web.BaseRequest
+    request: Request
     record: Record
     started_s: float
     dialect: str = ""

@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-from aiohttp import web
-
 from ..core.caller import Caller
 from ..core.record import Record, public
 from ..core.refusal import Refusal
+from .answers import WholeAnswer, json_answer
 
 LEDGER_S_MAX = 5.0
 
@@ -29,13 +27,13 @@ class OwnPages:
         *,
         find_call: Callable[[str], Record | None],
         mine: Callable[[Caller], Awaitable[dict[str, Any]]],
-        claim: Callable[[Caller, bytes], Awaitable[web.Response | Refusal]],
+        claim: Callable[[Caller, bytes], Awaitable[WholeAnswer | Refusal]],
     ) -> None:
         self._find_call = find_call
         self._mine = mine
         self._claim = claim
 
-    async def answer(self, method: str, path: str, caller: Caller, body: bytes = b"") -> web.Response | Refusal:
+    async def answer(self, method: str, path: str, caller: Caller, body: bytes = b"") -> WholeAnswer | Refusal:
         """The page at `path` (below `/callmeter`), or the refusal that says there is none."""
         try:
             async with asyncio.timeout(LEDGER_S_MAX):
@@ -51,7 +49,7 @@ class OwnPages:
             code="unknown_call", sentence=f"there is no `{method} /callmeter{path}`; see `GET /callmeter/me`"
         )
 
-    async def _me(self, caller: Caller) -> web.Response:
+    async def _me(self, caller: Caller) -> WholeAnswer:
         shown = {
             "user": caller.user,
             "team": caller.team,
@@ -62,9 +60,9 @@ class OwnPages:
             "task_source": caller.task_source,
             "session": caller.session,
         } | await self._mine(caller)
-        return json_response(shown)
+        return json_answer(shown)
 
-    async def _call(self, call_id: str, caller: Caller) -> web.Response | Refusal:
+    async def _call(self, call_id: str, caller: Caller) -> WholeAnswer | Refusal:
         record = await asyncio.to_thread(self._find_call, call_id)
         # Another caller's call is not said to exist.
         if record is None or (record.org, record.user) != (caller.org, caller.user):
@@ -72,8 +70,4 @@ class OwnPages:
                 f"there is no call `{call_id[:64]}` of yours in the ledger (a call is there a second after it ends)"
             )
             return Refusal(code="unknown_call", sentence=sentence)
-        return json_response(public(record))
-
-
-def json_response(shown: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(shown), content_type="application/json")
+        return json_answer(public(record))

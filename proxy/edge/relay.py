@@ -11,8 +11,6 @@ import logging
 from collections.abc import Callable, Mapping
 from time import monotonic  # the loop's own clock has steps of a millisecond under uvloop
 
-from aiohttp import web
-
 from .. import wire
 from ..core import identity
 from ..core.caller import Caller
@@ -23,6 +21,7 @@ from ..core.refusal import Answer, Refusal, answer, first_by_precedence
 from ..core.usage import NO_USAGE
 from ..store.sealing import Answered
 from .answers import (
+    AgentAnswer,
     Fields,
     StreamedAnswer,
     WholeAnswer,
@@ -37,6 +36,7 @@ from .closing import Closing
 from .envelope import READABLE_ENCODINGS, Envelope
 from .flight import Flight, Refused, new_call_id
 from .holding import Holder
+from .incoming import Request
 from .keyring import Known
 from .lending import Lending
 from .own_pages import OwnPages
@@ -93,7 +93,7 @@ class Relay:
 
     # -- the walk -------------------------------------------------------------------------------------------------
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> AgentAnswer:
         """Takes one request of the data port to its answer."""
         now_ms = self._clock_ms()
         record = Record(call_id=new_call_id(now_ms), at_ms=now_ms, user="", key_id="", http_method=request.method)
@@ -113,7 +113,7 @@ class Relay:
         finally:
             del self._flights[record.call_id]
 
-    async def _walk(self, flight: Flight) -> web.StreamResponse:
+    async def _walk(self, flight: Flight) -> AgentAnswer:
         request, record, policy = flight.request, flight.record, self._policy()
         headers = request.headers
         record.policy_version = policy.version
@@ -230,7 +230,7 @@ class Relay:
             text = wire.with_output_limit(flight.call, text, plan.output_limit, flight.upstream.provider) or text
         return path, text
 
-    async def _answer(self, flight: Flight) -> web.StreamResponse:
+    async def _answer(self, flight: Flight) -> AgentAnswer:
         exchange, record = flight.exchange, flight.record
         assert exchange is not None
         flight.head_s = monotonic()
@@ -272,7 +272,7 @@ class Relay:
         flight.meter.read_whole(whole)
         return whole
 
-    async def _answer_whole(self, flight: Flight, passed: Fields, whole: bytes) -> web.StreamResponse:
+    async def _answer_whole(self, flight: Flight, passed: Fields, whole: bytes) -> AgentAnswer:
         record, request = flight.record, flight.request
         if flight.capture is not None:
             flight.capture.add(whole)
@@ -296,7 +296,7 @@ class Relay:
         await self._closing.settle(flight, reading)
         return response
 
-    async def _answer_stream(self, flight: Flight, passed: Fields, gathered: list[bytes]) -> web.StreamResponse:
+    async def _answer_stream(self, flight: Flight, passed: Fields, gathered: list[bytes]) -> AgentAnswer:
         exchange, request, record, remover = flight.exchange, flight.request, flight.record, flight.remover
         meter = flight.meter
         assert exchange is not None
@@ -341,7 +341,7 @@ class Relay:
         await self._closing.settle(flight, reading)
         return response
 
-    async def _write(self, flight: Flight, response: web.StreamResponse, data: bytes) -> None:
+    async def _write(self, flight: Flight, response: StreamedAnswer, data: bytes) -> None:
         now_s = monotonic()
         if flight.capture is not None:
             flight.capture.add(data)
@@ -351,7 +351,7 @@ class Relay:
         await response.write(data)
         flight.writing_since_s = 0.0
 
-    async def _answer_lent(self, flight: Flight, lent: Answered) -> web.StreamResponse:
+    async def _answer_lent(self, flight: Flight, lent: Answered) -> AgentAnswer:
         """The answer of the call's twin once more, byte by byte: nothing was bought."""
         record, request = flight.record, flight.request
         record.status, record.hold_nusd, record.estimate = lent.status, 0, {}
@@ -359,7 +359,7 @@ class Relay:
         fields.append((b"x-callmeter-replay", (record.twin_of or "").encode()))
         if not flight.call.stream:
             fields.append((b"x-callmeter-cost-usd", b"0"))
-        response: WholeAnswer | StreamedAnswer
+        response: AgentAnswer
         if flight.begun is not None:
             response = flight.begun
             await self._write(flight, response, lent.body)
@@ -377,13 +377,13 @@ class Relay:
 
     # -- the ways out ---------------------------------------------------------------------------------------------
 
-    async def _refuse(self, flight: Flight, refusal: Refusal) -> web.StreamResponse:
+    async def _refuse(self, flight: Flight, refusal: Refusal) -> AgentAnswer:
         """Our no, in the caller's dialect; recorded where the caller is known."""
         record, request = flight.record, flight.request
         told = self._told(flight, refusal)
         response = refusal_answer(told)
         add_own(response.fields, record, flight.limits)
-        if not request.content.is_eof():
+        if not request.body.complete:
             response.force_close()  # the rest of the body is not read, so the connection cannot serve another call
         if flight.caller_known:
             record.result, record.refusal, record.status = "refused", refusal.code, told.status
@@ -395,7 +395,7 @@ class Relay:
             await self._closing.refused(record)
         return await self._in_stream(flight, refusal, response)
 
-    async def _failed(self, flight: Flight, failure: UpstreamFailure) -> web.StreamResponse:
+    async def _failed(self, flight: Flight, failure: UpstreamFailure) -> AgentAnswer:
         """The provider could not be reached, or broke before its answer began: a refusal says so."""
         refusal = upstream_broken(flight.record.upstream, failure.sentence, timeout=failure.is_timeout)
         told = self._told(flight, refusal, sent=failure.sent)
@@ -409,7 +409,7 @@ class Relay:
         await self._closing.settle(flight, reading)
         return await self._in_stream(flight, refusal, response)
 
-    async def _in_stream(self, flight: Flight, refusal: Refusal, response: web.StreamResponse) -> web.StreamResponse:
+    async def _in_stream(self, flight: Flight, refusal: Refusal, response: AgentAnswer) -> AgentAnswer:
         """Our no as it is; to a call whose stream has begun, since it waited for its twin, an event says it there."""
         begun = flight.begun
         if begun is None:
@@ -422,24 +422,22 @@ class Relay:
         return begun
 
     async def _broken(
-        self, flight: Flight, response: web.StreamResponse, failure: UpstreamFailure, tail: bytes
-    ) -> web.StreamResponse:
+        self, flight: Flight, response: StreamedAnswer, failure: UpstreamFailure, tail: bytes
+    ) -> AgentAnswer:
         """The provider broke in mid-answer: what was seen is metered, and the agent is told in its own dialect where
         the stream stands between two events; in the midst of one, only a broken connection is honest."""
         flight.record.error = failure.reason
         code = "upstream_timeout" if failure.is_timeout else "upstream_unreachable"
         return await self._end_early(flight, response, tail, code, failure.sentence)
 
-    async def _cut(
-        self, flight: Flight, response: web.StreamResponse, refusal: Refusal, tail: bytes
-    ) -> web.StreamResponse:
+    async def _cut(self, flight: Flight, response: StreamedAnswer, refusal: Refusal, tail: bytes) -> AgentAnswer:
         """A stream that a budget with `when_outgrown: cut` has nothing left for ends here, too."""
         flight.record.refusal, flight.record.error = refusal.code, "budget_cut"
         return await self._end_early(flight, response, tail, refusal.code, refusal.sentence)
 
     async def _end_early(
-        self, flight: Flight, response: web.StreamResponse, tail: bytes, code: str, sentence: str
-    ) -> web.StreamResponse:
+        self, flight: Flight, response: StreamedAnswer, tail: bytes, code: str, sentence: str
+    ) -> AgentAnswer:
         reading = self._closing.complete(flight, result="failed", cut=True)
         between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
         ending = b""
@@ -450,8 +448,8 @@ class Relay:
                 if ending:
                     await response.write(ending)
                 await response.write_eof()
-            elif flight.request.transport is not None:
-                flight.request.transport.abort()
+            else:
+                flight.request.abort()
         except ConnectionError:
             pass  # the agent is gone as well
         await self._closing.settle(flight, reading)
@@ -514,7 +512,7 @@ class Relay:
 
     # -- the steps' own work --------------------------------------------------------------------------------------
 
-    async def _own(self, flight: Flight, target: Target, caller: Caller, body: bytes) -> web.StreamResponse:
+    async def _own(self, flight: Flight, target: Target, caller: Caller, body: bytes) -> AgentAnswer:
         flight.caller_known = False  # a look at one's own figures is no call
         page = await self._own_pages.answer(flight.request.method, target.rest, caller, body)
         if isinstance(page, Refusal):
@@ -547,8 +545,8 @@ class Relay:
             now_s = monotonic()
             for flight in list(self._flights.values()):
                 stuck = flight.writing_since_s and now_s - flight.writing_since_s > WRITE_S_MAX
-                if (stuck or now_s - flight.started_s > CALL_S_MAX) and flight.request.transport is not None:
-                    flight.request.transport.abort()
+                if stuck or now_s - flight.started_s > CALL_S_MAX:
+                    flight.request.abort()
 
     async def close(self, within_s: float) -> None:
         """Waits for what runs behind agents that left, settles what takes too long with what was seen of it, then

@@ -7,10 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from proxy.core.record import Record
-from proxy.edge.answers import Fields, StreamedAnswer, WholeAnswer, cost_header, passed_on, wanted_encodings
+from proxy.edge.answers import (
+    AgentAnswer,
+    Fields,
+    StreamedAnswer,
+    WholeAnswer,
+    cost_header,
+    passed_on,
+    wanted_encodings,
+)
+from proxy.edge.incoming import AgentConnection, Handler, Request
 
 READABLE = frozenset({"gzip", "deflate", "br", "zstd"})
 
@@ -62,19 +70,24 @@ def test_a_provider_cannot_speak_in_our_name() -> None:
     assert [pair for pair in passed if b"callmeter" in pair[0].lower()] == [(b"x-callmeter-call", b"0" * 32)]
 
 
+async def serving(handle: Handler) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: AgentConnection(handle, loop, set()), "127.0.0.1", 0)
+
+
 async def head_of(
-    make: Callable[[], web.StreamResponse], version: str = "1.1", method: str = "GET"
+    make: Callable[[], AgentAnswer], version: str = "1.1", method: str = "GET"
 ) -> tuple[list[bytes], bytes]:
     """The lines of the head, and the rest, of an answer as a server writes it."""
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(request: Request) -> AgentAnswer:
         response = make()
         await response.prepare(request)
         if isinstance(response, StreamedAnswer):
             await response.write(b"hi")
         return response
 
-    server = await asyncio.get_running_loop().create_server(web.Server(handle), "127.0.0.1", 0)
+    server = await serving(handle)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     writer.write(f"{method} / HTTP/{version}\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -83,11 +96,11 @@ async def head_of(
     return head.split(b"\r\n"), body
 
 
-def whole_answer(headers: Fields) -> web.StreamResponse:
+def whole_answer(headers: Fields) -> AgentAnswer:
     return WholeAnswer(fields=passed_on(headers, record(), []), body=b"hi")
 
 
-def streamed_answer(headers: Fields) -> web.StreamResponse:
+def streamed_answer(headers: Fields) -> AgentAnswer:
     return StreamedAnswer(fields=passed_on(headers, record(), []))
 
 
@@ -176,17 +189,17 @@ async def test_no_header_can_begin_another(kind: Any, value: bytes) -> None:
         await _prepared(kind([(b"x-name", value)]))
 
 
-async def _prepared(response: web.StreamResponse) -> None:
+async def _prepared(response: AgentAnswer) -> None:
     failed: list[Exception] = []
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(request: Request) -> AgentAnswer:
         try:
             await response.prepare(request)
         except ValueError as error:
             failed.append(error)
-        return web.Response()
+        return WholeAnswer(fields=[], body=b"")
 
-    server = await asyncio.get_running_loop().create_server(web.Server(handle), "127.0.0.1", 0)
+    server = await serving(handle)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     answer = await reader.read()

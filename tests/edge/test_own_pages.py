@@ -7,13 +7,13 @@ import threading
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from proxy.core.caller import Caller
 from proxy.core.record import Record, public
 from proxy.core.refusal import Refusal
 from proxy.edge import own_pages
-from proxy.edge.own_pages import OwnPages, json_response
+from proxy.edge.answers import WholeAnswer, json_answer
+from proxy.edge.own_pages import OwnPages
 from proxy.ledger.errors import LedgerUnavailable
 
 ADA = Caller(org="acme", team="search", user="ada", key_id="k1", task="PAY-7", task_source="key")
@@ -24,14 +24,14 @@ def pages(find_call: Any = lambda call_id: None) -> OwnPages:
     async def mine(caller: Caller) -> dict[str, Any]:
         return {"tasks": [], "sessions": [], "budgets": None}
 
-    async def claim(caller: Caller, body: bytes) -> web.Response:
-        return json_response({"claimed": f"{caller.user} {body.decode()}"})
+    async def claim(caller: Caller, body: bytes) -> WholeAnswer:
+        return json_answer({"claimed": f"{caller.user} {body.decode()}"})
 
     return OwnPages(find_call=find_call, mine=mine, claim=claim)
 
 
-def shown(page: web.Response | Refusal) -> Any:
-    assert isinstance(page, web.Response)
+def shown(page: WholeAnswer | Refusal) -> Any:
+    assert isinstance(page, WholeAnswer)
     assert isinstance(page.body, bytes)
     return json.loads(page.body)
 

@@ -54,6 +54,7 @@ async def test_a_connection_that_never_completes_its_first_head_is_closed(
 ) -> None:
     assert server.KEEPALIVE_S <= 120
     monkeypatch.setattr(server, "KEEPALIVE_S", 0.2)
+    monkeypatch.setattr(server, "SWEEP_S", 0.02)
     async with serving(store_url, policy("http://127.0.0.1:9")) as edge:
         reader, writer = await asyncio.open_connection(*edge.address)
         writer.write(sent)
@@ -64,6 +65,7 @@ async def test_a_connection_that_never_completes_its_first_head_is_closed(
 
 async def test_a_head_that_trickles_in_gains_no_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "KEEPALIVE_S", 0.2)
+    monkeypatch.setattr(server, "SWEEP_S", 0.02)
     async with serving(store_url, policy("http://127.0.0.1:9")) as edge:
         reader, writer = await asyncio.open_connection(*edge.address)
         closed = asyncio.create_task(reader.read())
@@ -125,4 +127,4 @@ async def test_a_port_that_drains_takes_no_new_connections(store_url: str) -> No
 
 
 def connections(edge: Edge) -> list[Any]:
-    return list(edge.worker.port._server.connections)
+    return list(edge.worker.port.connections)

@@ -1,0 +1,410 @@
+"""One HTTP/1.1 connection of an agent: reads one request after the other, has each answered, keeps back-pressure.
+
+An own server rather than a general one for the same reason as the client in `http1.py`, whose other half it is: it is
+on the path of every call and of every piece of a stream. It parses with llhttp (httptools), keeps headers as the bytes
+that came, and gives each request a task of its own, which is cancelled when its agent goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+import httptools
+from multidict import CIMultiDict, CIMultiDictProxy
+
+HEADER_LINE_BYTES_MAX = 16 * 1024
+"""A request line or header. Agents send turn metadata and baggage in headers; 8 KB was seen."""
+HEADERS_MAX = 200
+HEAD_BYTES_MAX = 256 * 1024
+"""All lines of a head together."""
+READ_AHEAD_BYTES = 256 * 1024
+"""So much of a body is taken before anybody has asked for it."""
+LINGER_S = 2.0
+"""How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
+
+_TRANSFER_ENCODING_BYTES = len("transfer-encoding")
+
+Headers = CIMultiDictProxy[str]
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+log = logging.getLogger("callmeter.edge")
+
+
+class Body:
+    """The body of a request as far as it has come. Its agent is slowed down while nobody wants more of it."""
+
+    __slots__ = ("_bytes_max", "_connection", "_parts", "_waiter", "complete", "failure", "size", "unwanted")
+
+    def __init__(self, connection: AgentConnection) -> None:
+        self._connection = connection
+        self._parts: list[bytes] = []
+        self._bytes_max = READ_AHEAD_BYTES
+        self._waiter: asyncio.Future[None] | None = None
+        self.size = 0
+        self.complete = False
+        self.unwanted = False
+        self.failure = ""
+        """What is wrong with it, as a sentence; "" while nothing is."""
+
+    @property
+    def over(self) -> bool:
+        """There is more of it than anybody wants so far."""
+        return self.size > self._bytes_max and not self.unwanted
+
+    def take(self) -> bytes:
+        """All bytes that have come and were not taken yet."""
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return data
+
+    def allow(self, bytes_max: int) -> None:
+        """From now on, up to so many bytes are taken from the agent."""
+        self._bytes_max = bytes_max
+        self._connection.read_on()
+
+    def drop(self) -> None:
+        """Nobody will read it: the rest is read over."""
+        self.unwanted = True
+        self._parts.clear()
+        self._connection.read_on()
+
+    async def wait(self) -> None:
+        """Until it is complete, broken, or longer than allowed. Raises nothing of its own."""
+        while not (self.complete or self.failure or self.over):
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        if not self.unwanted:
+            self._parts.append(data)
+            if self.over:
+                self.wake()
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Request:
+    """What an agent asks: line and headers as they came, the body as it comes, and the way back to the agent."""
+
+    __slots__ = (
+        "_connection",
+        "_headers",
+        "body",
+        "keep_alive",
+        "method",
+        "raw_headers",
+        "raw_path",
+        "version",
+        "wrong",
+    )
+
+    def __init__(
+        self, connection: AgentConnection, method: str = "", raw_path: str = "", raw_headers: RawHeaders = ()
+    ) -> None:
+        self._connection = connection
+        self._headers: Headers | None = None
+        self.method = method
+        self.raw_path = raw_path
+        self.raw_headers = raw_headers
+        self.version = (1, 1)
+        self.keep_alive = True
+        self.body = Body(connection)
+        self.wrong = ""
+        """What is wrong with what came in its place, which cannot be read as HTTP; "" for a request."""
+
+    @property
+    def headers(self) -> Headers:
+        """The headers by their names, in whatever case; as text in UTF-8, other bytes kept as surrogates."""
+        if self._headers is None:
+            self._headers = headers_of(self.raw_headers)
+        return self._headers
+
+    @property
+    def content_length(self) -> int | None:
+        """What the headers announce, None where the body comes in chunks."""
+        value = self.headers.get("content-length")
+        return int(value) if value is not None else None
+
+    @property
+    def gone(self) -> bool:
+        """Its agent is not there any more."""
+        return self._connection.gone
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Towards the agent. Raises ConnectionError where it is gone."""
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the agent is gone")
+        transport.write(data)
+
+    async def drain(self) -> None:
+        """Waits while the agent takes nothing. Raises ConnectionError where it is gone."""
+        if self._connection.full:
+            await self._connection.drain()
+
+    def abort(self) -> None:
+        """Breaks the connection: the only honest end of an answer that cannot be ended otherwise."""
+        self._connection.abort()
+
+
+class Answering(Protocol):
+    """An answer that knows how to leave. `prepare` writes its head, once; `write_eof` ends it."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """The connection may serve another request."""
+
+    def force_close(self) -> None: ...
+
+    async def prepare(self, request: Request) -> None: ...
+
+    async def write_eof(self) -> None: ...
+
+
+Handler = Callable[[Request], Awaitable[Answering]]
+"""Answers requests, and tells of what is no request (`wrong`) that it is none."""
+
+
+class AgentConnection(asyncio.Protocol):
+    """A socket with one request answered at a time; those that are sent ahead wait, and so does the reading."""
+
+    def __init__(self, handle: Handler, loop: asyncio.AbstractEventLoop, open_ones: set[AgentConnection]) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.since_s = loop.time()
+        """Since when it waits for a request to be whole up to the end of its head."""
+        self.closing_since_s = 0.0
+        """Since when it is to close once what was written is taken; 0 while it is not."""
+        self.full = False
+        self._handle = handle
+        self._loop = loop
+        self._open_ones = open_ones
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Request] = deque()
+        self._receiving: Request | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        self._path = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._unreadable = False
+        self._lingering = False
+        self._paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._parser = httptools.HttpRequestParser(self)
+
+    # -- above: what requests and the server do -------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """It waits for a request of which nothing has come yet."""
+        return self._task is None and not self._in_head
+
+    @property
+    def waiting(self) -> bool:
+        """No request is answered, and none is whole up to the end of its head."""
+        return self._task is None and not self.closing_since_s
+
+    @property
+    def gone(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
+    def read_on(self) -> None:
+        """Reads from the agent again, unless something still says not to."""
+        over = self._receiving is not None and self._receiving.body.over
+        if self._paused and not over and not self._waiting and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    async def drain(self) -> None:
+        while self.full:
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await self._drained
+        if self.transport is None:
+            raise ConnectionResetError("the agent is gone")
+
+    def close(self) -> None:
+        """Closes once what was written is taken."""
+        if self.transport is not None and not self.closing_since_s:
+            self.closing_since_s = self._loop.time()
+            self.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def end(self) -> None:
+        """Cuts the request that is answered; else closes."""
+        if self._task is not None:
+            self._task.cancel()
+            self.abort()
+        else:
+            self.close()
+
+    # -- the walk of a request --------------------------------------------------------------------------------------
+
+    def _begin(self, request: Request) -> None:
+        self._task = self._loop.create_task(self._serve(request))
+
+    async def _serve(self, request: Request) -> None:
+        response: Answering | None = None
+        try:
+            response = await self._handle(request)
+            await response.prepare(request)
+            await response.write_eof()
+        except (ConnectionError, asyncio.CancelledError):
+            self.abort()
+        except Exception:
+            log.exception("an answer could not be written")
+            self.abort()
+        self._task = None
+        if self.gone:
+            return
+        if not request.body.complete:
+            self._linger(request)
+        elif response is None or not response.keep_alive:
+            self.close()
+        elif self._waiting:
+            self._begin(self._waiting.popleft())
+            self.read_on()
+        else:
+            self.since_s = self._loop.time()
+
+    def _linger(self, request: Request) -> None:
+        self._lingering = True
+        self._waiting.clear()
+        request.body.drop()
+        self._loop.call_later(LINGER_S, self.close)
+
+    # -- below: what the loop and the parser say ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._open_ones.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._unreadable:
+            return
+        if self._in_head or self._receiving is None:
+            self._head_bytes += len(data)
+        try:
+            while True:
+                try:
+                    self._parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:  # to what we do not speak: it goes on as HTTP/1.1
+                    data = data[upgrade.args[0] :]
+                    self._parser = httptools.HttpRequestParser(self)
+        except httptools.HttpParserError as error:
+            self._cannot_read(type(error.__context__ or error).__name__)
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
+            self._cannot_read("LineTooLong")
+        receiving = self._receiving
+        if not self._paused and (self._waiting or (receiving is not None and receiving.body.over)):
+            if self.transport is not None and not self.transport.is_closing():
+                self._paused = True
+                self.transport.pause_reading()
+
+    def _cannot_read(self, what: str) -> None:
+        """Nothing more is read. In the midst of a body it is the reader of that who is told, else the agent is, after
+        the answers to what came before."""
+        self._unreadable, self._in_head = True, False
+        if self._receiving is not None:
+            self._receiving.body.failure = "its chunks are malformed"
+            self._receiving.body.wake()
+            return
+        request = Request(self)
+        request.wrong, request.keep_alive, request.body.complete = what, False, True
+        self._take(request)
+
+    def _take(self, request: Request) -> None:
+        if self._lingering or self.closing_since_s:
+            request.body.drop()
+        elif self._task is None:
+            self._begin(request)
+        else:
+            self._waiting.append(request)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._open_ones.discard(self)
+        self.transport = None
+        self.full = False
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._path = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
+        if len(self._path) > HEADER_LINE_BYTES_MAX:
+            raise ValueError("the request line is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+        if len(name) + len(value) > HEADER_LINE_BYTES_MAX or len(self._headers) > HEADERS_MAX:
+            raise ValueError("too long a header, or too many")
+        if (
+            len(name) == _TRANSFER_ENCODING_BYTES
+            and name.lower() == b"transfer-encoding"
+            and value.lower() != b"chunked"
+        ):
+            raise ValueError("a body that is packed for its way alone")  # none but chunks would be undone
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        path = self._path.decode("utf-8", "surrogateescape")
+        request = Request(self, parser.get_method().decode(), path, tuple(self._headers))
+        if parser.get_http_version() != "1.1":
+            request.version = (1, 0)
+        request.keep_alive = parser.should_keep_alive()
+        self._in_head, self._head_bytes = False, 0
+        self._receiving = request
+        self._take(request)
+
+    def on_body(self, data: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.body.add(data)
+
+    def on_message_complete(self) -> None:
+        request, self._receiving = self._receiving, None
+        if request is not None:
+            request.body.complete = True
+            request.body.wake()
+        if self._lingering:
+            self.close()
+
+
+def headers_of(raw: RawHeaders) -> Headers:
+    """Header lines as a mapping that knows names in whatever case."""
+    return CIMultiDictProxy(
+        CIMultiDict([(name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in raw])
+    )
