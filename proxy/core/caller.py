@@ -30,7 +30,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
 
 
-class Caller(msgspec.Struct, kw_only=True):
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls, for which task, with what narrowing. `models` and `upstreams` are the globs a task key allows
     (each inner tuple must match; None: no caveat). `max_cost_nusd` maps the chain up to each max_cost caveat to it."""
 

@@ -103,11 +103,20 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 class Known(Protocol):
     """Who made a call: a caller, or the record of the call."""
 
-    org: str
-    user: str
-    task: str | None
-    agent: str | None
-    session: str | None
+    @property
+    def org(self) -> str: ...
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def task(self) -> str | None: ...
+
+    @property
+    def agent(self) -> str | None: ...
+
+    @property
+    def session(self) -> str | None: ...
 
 
 def subject_of(known: Known, provider: str, model: str | None) -> Subject:

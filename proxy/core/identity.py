@@ -183,7 +183,7 @@ def identify(
     `path_task` is percent-decoded. Refuses key_invalid, key_expired, not_allowed and body_invalid. Without a valid
     traceparent `trace_id` is "": the caller of this function makes one, since randomness is not for this room.
     """
-    refusal = _unusable(info, parsed, now_ms)
+    refusal = unusable(info, parsed, now_ms)
     if refusal is not None:
         return refusal
     user = _user(info, parsed, headers.get(USER_HEADER))
@@ -227,7 +227,8 @@ def _kind_of(name: str) -> Literal["connection", "ours", "credential", "other"]:
     return "credential" if lower in CREDENTIAL_HEADERS else "other"
 
 
-def _unusable(info: KeyInfo, parsed: ParsedKey, now_ms: int) -> Refusal | None:
+def unusable(info: KeyInfo, parsed: ParsedKey, now_ms: int) -> Refusal | None:
+    """Why a key is no good at this moment; None where it is. All else that `identify` says of a call stays as it is."""
     if info.revoked_at_ms is not None:
         return Refusal(code="key_invalid", sentence="this Callmeter key has been revoked; ask an admin for a new one")
     if info.expires_at_ms is not None and info.expires_at_ms <= now_ms:

@@ -96,6 +96,11 @@ class _Quote(msgspec.Struct, frozen=True):
     listed: Rates | None = None
     by_rule: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """It is the list price."""
+        return self.rates is not None and self.listed is None
+
 
 class _Bill(msgspec.Struct, frozen=True):
     """Pico-USD by part, times the scale of the multipliers; pico-USD of the list price; where they come from."""
@@ -158,6 +163,13 @@ class Prices:
             return Cost(0, {}, 0, "none", self.version)
         tier = "batch" if batch else tier_of(service_tier)
         quote = self._quote(provider, model, model_asked, upstream, tier, at_ms)
+        if self._scale == 1 and quote.plain and provider_cost_usd is None and billing != "plan" and not parts:
+            # The usual case: one price list, and nobody who knows better. The same as below in fewer steps.
+            assert quote.rates is not None
+            amounts, missing = charge(quote.rates, usage)
+            if not missing:
+                cost_nusd = round_up_pusd(sum(amounts.values()))
+                return Cost(cost_nusd, share(cost_nusd, amounts), cost_nusd, quote.source, self.version)
         bill = self._bill(quote, provider, usage, at_ms) if not parts else None
         if parts:
             bills = []

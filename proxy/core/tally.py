@@ -66,10 +66,10 @@ class Tally:
         """Counts one recorded call."""
         if not self._from_ms <= told.at_ms < self._before_ms or told.policy_version == self._not_version:
             return
-        seen = seen_in(told, self._upstreams)
+        caller, call, upstream = seen_in(told, self._upstreams)
         if not self._of_keys:
-            seen[0].max_cost_nusd = {}
-        for scope in self._index.scopes(*seen):
+            caller = msgspec.structs.replace(caller, max_cost_nusd={})
+        for scope in self._index.scopes(caller, call, upstream):
             self._count(told, scope, told.at_ms, told.amount(scope.budget.unit))
 
     def add_hours(self, told: Counted, nusd: int, tokens: int) -> None:

@@ -35,7 +35,7 @@ class Arrivals:
     def envelope(self, flight: Flight, policy: Policy) -> Envelope:
         """Which upstream (None: unknown) and dialect, and which key; all that the path and headers tell."""
         request, record = flight.request, flight.record
-        envelope = self._envelopes.open(policy, request.raw_path, request.raw_headers, request.headers)
+        envelope = self._envelopes.open(policy, request.raw_path, request.raw_headers)
         flight.upstream, flight.dialect = envelope.upstream, envelope.dialect
         if envelope.wrong is not None:
             flight.wrong.append(envelope.wrong)
@@ -88,16 +88,27 @@ class Arrivals:
         record.user_agent, _ = read_user_agent(headers.get("user-agent", ""))
         return call
 
-    def caller(self, flight: Flight, known: Known, headers: Mapping[str, str], target: Target, call: Call) -> Caller:
-        record = flight.record
-        caller = identity.identify(
-            info=known.info,
-            parsed=known.parsed,
-            headers=headers,
-            path_task=target.task,
-            call=call,
-            now_ms=record.at_ms,
-        )
+    def caller(self, flight: Flight, known: Known, envelope: Envelope, call: Call) -> Caller:
+        record, remembered = flight.record, envelope.caller
+        caller: Caller | Refusal
+        if (
+            remembered is not None
+            and remembered[0] is known
+            and remembered[1] == call.task
+            and remembered[2] == call.session
+        ):
+            caller = identity.unusable(known.info, known.parsed, record.at_ms) or remembered[3]
+        else:
+            caller = identity.identify(
+                info=known.info,
+                parsed=known.parsed,
+                headers=envelope.headers,
+                path_task=envelope.target.task,
+                call=call,
+                now_ms=record.at_ms,
+            )
+            if isinstance(caller, Caller):
+                envelope.caller = known, call.task, call.session, caller
         if isinstance(caller, Refusal):  # an expired key, say: we still know whose it is
             info = known.info
             record.org, record.team, record.user, record.key_id = info.org, info.team, info.user, info.key_id

@@ -6,15 +6,16 @@ out for the first such call and remembered for the others: which upstream, which
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from .. import wire
 from ..core import identity
+from ..core.caller import Caller
 from ..core.policy import Policy, Upstream
 from ..core.refusal import Refusal
 from .answers import wanted_encodings
+from .incoming import Headers, RawHeaders, headers_of
+from .keyring import Known
 from .paths import Target, TargetInvalid, read_target
 
 ENVELOPES_REMEMBERED = 512
@@ -29,27 +30,29 @@ READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 _LENGTH = frozenset({b"content-length", b"Content-Length", b"CONTENT-LENGTH"})
 """The one header that differs from call to call, as clients spell it."""
 
-RawHeaders = tuple[tuple[bytes, bytes], ...]
-
 
 class Envelope(msgspec.Struct, kw_only=True):
     """What one path and set of headers come to under one policy.
 
+    headers    by their names, but for the length of the body
     path       at the provider
     query      at the provider, without our key
     upstream   None: unknown
     dialect    whose error bodies the caller understands, as far as the path tells
     found      the key, not yet looked up, or why there is none that could be
     wrong      what is wrong with the path
+    caller     who called with it last: key, task and session that the body told, and what `identify` made of them
     """
 
     target: Target
+    headers: Headers
     path: str
     query: str = ""
     upstream: Upstream | None = None
     dialect: str = ""
     found: identity.FoundKey | Refusal
     wrong: Refusal | None = None
+    caller: tuple[Known, str | None, str | None, Caller] | None = None
     _lines: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -61,20 +64,20 @@ class Envelope(msgspec.Struct, kw_only=True):
         """It may lead to a call, and so may the next one like it."""
         return self.upstream is not None and self.wrong is None and isinstance(self.found, identity.FoundKey)
 
-    def lines(self, headers: Mapping[str, str], dialect: str) -> str:
+    def lines(self, dialect: str) -> str:
         """The header lines of a call that goes on as it came, each with its end. `dialect`: the one that it speaks."""
         lines = self._lines.get(dialect)
         if lines is None:
-            accepted = wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
-            lines = self._lines[dialect] = self.other_lines(headers, dialect, accepted=accepted, packed=True)
+            accepted = wanted_encodings(self.headers.get("accept-encoding", ""), READABLE_ENCODINGS)
+            lines = self._lines[dialect] = self.other_lines(dialect, accepted=accepted, packed=True)
         return lines
 
-    def other_lines(self, headers: Mapping[str, str], dialect: str, *, accepted: str, packed: bool) -> str:
+    def other_lines(self, dialect: str, *, accepted: str, packed: bool) -> str:
         """The same for a call that accepts other encodings, or whose body goes on unpacked."""
         assert isinstance(self.found, identity.FoundKey)
         assert self.upstream is not None
         pairs = identity.outgoing_headers(
-            headers.items(), found=self.found, dialect=dialect, upstream_key=self.upstream.key
+            self.headers.items(), found=self.found, dialect=dialect, upstream_key=self.upstream.key
         )
         lines = [f"{name}: {value}\r\n" for name, value in pairs if packed or name.lower() != "content-encoding"]
         lines.append(f"accept-encoding: {accepted}\r\n")
@@ -88,15 +91,14 @@ class Envelopes:
         self._policy: Policy | None = None
         self._remembered: dict[tuple[str, RawHeaders], Envelope] = {}
 
-    def open(self, policy: Policy, raw_path: str, raw: RawHeaders, headers: Mapping[str, str]) -> Envelope:
-        """`raw` and `headers` say the same: as they came, and to look things up in."""
+    def open(self, policy: Policy, raw_path: str, raw: RawHeaders) -> Envelope:
         if policy is not self._policy:
             self._policy = policy
             self._remembered.clear()
         alike = raw_path, tuple([pair for pair in raw if pair[0] not in _LENGTH])
         envelope = self._remembered.get(alike)
         if envelope is None:
-            envelope = read_envelope(policy, raw_path, headers)
+            envelope = read_envelope(policy, raw_path, headers_of(alike[1]))
             if envelope.memorable and _bytes_of(raw_path, raw) <= REMEMBERED_BYTES_MAX:
                 if len(self._remembered) >= ENVELOPES_REMEMBERED:
                     del self._remembered[next(iter(self._remembered))]
@@ -108,7 +110,7 @@ def _bytes_of(raw_path: str, raw: RawHeaders) -> int:
     return len(raw_path) + sum([len(name) + len(value) for name, value in raw])
 
 
-def read_envelope(policy: Policy, raw_path: str, headers: Mapping[str, str]) -> Envelope:
+def read_envelope(policy: Policy, raw_path: str, headers: Headers) -> Envelope:
     wrong: Refusal | None = None
     try:
         target = read_target(raw_path)
@@ -127,6 +129,7 @@ def read_envelope(policy: Policy, raw_path: str, headers: Mapping[str, str]) -> 
         found = Refusal(code="key_missing")
     return Envelope(
         target=target,
+        headers=headers,
         path=path,
         query=identity.clean_query(target.query, key_text),
         upstream=upstream,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic  # the loop's own clock has steps of a millisecond under uvloop
 
 from .. import wire
@@ -114,26 +114,25 @@ class Relay:
             del self._flights[record.call_id]
 
     async def _walk(self, flight: Flight) -> AgentAnswer:
-        request, record, policy = flight.request, flight.record, self._policy()
-        headers = request.headers
+        record, policy = flight.record, self._policy()
         record.policy_version = policy.version
 
         # Which upstream and dialect, by path; whose key.
         envelope = self._arrivals.envelope(flight, policy)
-        target = envelope.target
+        target, headers = envelope.target, envelope.headers
         found, known = await self._arrivals.key(envelope)
 
         # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
         try:
             body = await self._arrivals.body(flight, policy)
         except asyncio.CancelledError:
-            self._left_uploading(flight, known, headers, target)
+            self._left_uploading(flight, known, envelope)
             raise
         text = unpacked(flight, body, headers)
         call = self._arrivals.call(flight, envelope.path, target, headers, text)
 
         # 2  Who asks, and for which task.
-        caller = self._arrivals.caller(flight, known, headers, target, call)
+        caller = self._arrivals.caller(flight, known, envelope, call)
         if target.segment == OWN_SEGMENT:
             return await self._own(flight, target, caller, text)
         upstream = flight.upstream
@@ -174,7 +173,7 @@ class Relay:
                 flight.capture = self._lending.capture(flight)
             # 6  To the provider.
             flight.sent_s = monotonic()
-            await self._send(flight, envelope, headers, body, text)
+            await self._send(flight, envelope, body, text)
             # 7  The answer: the agent first, our reading second.  8 and 9  Usage, cost, settlement: at its end.
             return await self._answer(flight)
         except Refused:
@@ -188,9 +187,7 @@ class Relay:
             self._left(flight, result="failed")
             raise
 
-    async def _send(
-        self, flight: Flight, envelope: Envelope, headers: Mapping[str, str], body: bytes, text: bytes
-    ) -> None:
+    async def _send(self, flight: Flight, envelope: Envelope, body: bytes, text: bytes) -> None:
         upstream = flight.upstream
         assert upstream is not None
         path, changed = self._changed(flight, envelope.path, text)
@@ -200,12 +197,12 @@ class Relay:
         if flight.capture is not None or flight.begun is not None:
             accepted = "identity"  # a twin may not take what this agent takes; a head that is out told of no packing
         if changed is text and not accepted:
-            lines = envelope.lines(headers, flight.dialect)
+            lines = envelope.lines(flight.dialect)
         else:
             packed = changed is text  # what we changed goes on unpacked
             body = body if packed else changed
-            accepted = accepted or wanted_encodings(headers.get("accept-encoding", ""), READABLE_ENCODINGS)
-            lines = envelope.other_lines(headers, flight.dialect, accepted=accepted, packed=packed)
+            accepted = accepted or wanted_encodings(envelope.headers.get("accept-encoding", ""), READABLE_ENCODINGS)
+            lines = envelope.other_lines(flight.dialect, accepted=accepted, packed=packed)
         flight.exchange = await self._upstreams.send(
             method=flight.request.method,
             base_url=upstream.url,
@@ -485,11 +482,11 @@ class Relay:
         else:
             self._closing.in_background(self._closing.settle_left(flight, result))
 
-    def _left_uploading(self, flight: Flight, known: Known, headers: Mapping[str, str], target: Target) -> None:
+    def _left_uploading(self, flight: Flight, known: Known, envelope: Envelope) -> None:
         """The agent went away before its call was whole: nothing went to the provider, and the record says whose it
         was."""
         try:
-            self._arrivals.caller(flight, known, headers, target, flight.call)
+            self._arrivals.caller(flight, known, envelope, flight.call)
         except Refused:
             return
         flight.record.result = "client_gone"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from multidict import CIMultiDict
 
+from proxy.core.call import Call
+from proxy.core.caller import Caller, KeyInfo
 from proxy.core.identity import FoundKey
-from proxy.core.keys import make_key
+from proxy.core.keys import make_key, parse
 from proxy.core.policy import Policy, Upstream
+from proxy.core.record import Record
 from proxy.core.refusal import Refusal
+from proxy.edge.arrival import Arrivals
 from proxy.edge.envelope import Envelope, Envelopes
+from proxy.edge.flight import Flight, Refused
+from proxy.edge.incoming import Request
+from proxy.edge.keyring import KeyRing, Known
 
 ADA, BEN = (make_key(b"a secret of the server", key_id) for key_id in ("abcdefgh2345", "zyxwvuts2345"))
 SIM = Upstream(name="sim", dialect="openai", provider="openai", url="http://127.0.0.1:9", key="sk-upstream")
@@ -27,7 +33,7 @@ def opened(envelopes: Envelopes, rules: Policy, path: str = PATH, key: str | Non
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     raw = tuple((name.encode(), value.encode()) for name, value in headers.items())
-    return envelopes.open(rules, path, raw, CIMultiDict(headers))
+    return envelopes.open(rules, path, raw)
 
 
 def test_calls_that_differ_in_the_length_of_their_body_share_an_envelope() -> None:
@@ -66,20 +72,43 @@ def test_what_leads_to_no_call_is_not_remembered(other: dict[str, Any]) -> None:
     assert first.wrong is not None or first.upstream is None or isinstance(first.found, Refusal)
 
 
+def test_the_headers_of_an_envelope_are_those_of_every_call_that_shares_it() -> None:
+    headers = opened(Envelopes(), policy(), X_Other="1").headers
+    assert headers["x-other"] == "1"
+    assert "content-length" not in headers, "it differs from call to call"
+
+
+def test_who_calls_is_told_anew_where_the_body_says_another_task_and_where_the_key_has_expired() -> None:
+    rules, arrivals = policy(), Arrivals(cast("KeyRing", None))
+    known = Known(KeyInfo(key_id="abcdefgh2345", user="ada", expires_at_ms=1_000), parse(ADA))
+    envelope = opened(Envelopes(), rules)
+
+    def caller(at_ms: int = 0, **call: Any) -> Caller:
+        record = Record(call_id="0" * 32, at_ms=at_ms, user="", key_id="")
+        flight = Flight(request=cast("Request", None), record=record, started_s=0.0)
+        return arrivals.caller(flight, known, envelope, Call(**call))
+
+    first = caller(task="PAY-7")
+    assert caller(task="PAY-7") is first
+    assert caller(task="PAY-8").task == "PAY-8"
+    assert caller(task="PAY-8", session="s1").session == "s1"
+    with pytest.raises(Refused) as refused:
+        caller(at_ms=1_000, task="PAY-8", session="s1")
+    assert refused.value.refusal.code == "key_expired"
+
+
 def test_what_is_very_long_is_not_remembered() -> None:
     envelopes, rules = Envelopes(), policy()
     assert opened(envelopes, rules, x_other="v" * 17_000) is not opened(envelopes, rules, x_other="v" * 17_000)
 
 
 def test_the_lines_that_go_on_hold_the_credential_of_the_upstream_and_not_our_key() -> None:
-    lines = opened(Envelopes(), policy(), x_other="1").lines(
-        {"authorization": f"Bearer {ADA}", "x-other": "1"}, "openai"
-    )
+    lines = opened(Envelopes(), policy(), x_other="1").lines("openai")
     assert lines == "x-other: 1\r\nauthorization: Bearer sk-upstream\r\naccept-encoding: identity\r\n"
 
 
 def test_an_envelope_does_not_show_its_credentials() -> None:
     envelope = opened(Envelopes(), policy())
-    envelope.lines({"authorization": f"Bearer {ADA}"}, "openai")
+    envelope.lines("openai")
     assert ADA not in repr(envelope)
     assert "sk-upstream" not in repr(envelope)
