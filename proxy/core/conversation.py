@@ -55,11 +55,6 @@ class Conversation(msgspec.Struct, kw_only=True):
         """What the model is to answer; None where the model spoke last or nothing was said."""
         return self.turns[-1] if self.turns and not self.turns[-1].by_model else None
 
-    @property
-    def opening_turn(self) -> Turn | None:
-        """What the caller said first."""
-        return next((turn for turn in self.turns if not turn.by_model), None)
-
     def steps_backwards(self) -> Iterator[tuple[Turn, Turn]]:
         """The rounds of tool use, newest first: the model's turn that calls tools, and the caller's with the results.
 

@@ -6,8 +6,8 @@ micro-USD, and what is left of it rounded down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 from .admission import State, Take, Unit
 from .money import NUSD_MAX
@@ -65,16 +65,22 @@ class _Told(NamedTuple):
 
 def _told_of_frame(takes: Taken, states: Sequence[State], now_ms: int, admitted: bool) -> list[tuple[str, str]]:
     """The same for calls alike, whose budgets have the same names, limits and windows."""
-    policy, told = takes.frame.remembered.get("limits") or _remember_limits(takes.frame)
-    parts = []
-    for place, beginning, per, limit, resets_at_ms in told:
+    remembered, amounts, parts = takes.frame.remembered, takes.amounts, []
+    policy, told = remembered.get("limits") or _remember_limits(takes.frame)
+    for (place, beginning, per, limit, _), end in zip(told, _ends(remembered, told, now_ms), strict=True):
         state = states[place]
-        left = limit - state.spent - state.held - (takes.amounts[place] if admitted else 0)
-        text = f"{beginning}{min(left // per, INTEGER_MAX) if left > 0 else 0}"
-        if resets_at_ms:
-            text += f";t={max(0, -((now_ms - resets_at_ms) // 1000))}"
-        parts.append(text)
+        left = limit - state.spent - state.held - (amounts[place] if admitted else 0)
+        parts.append(f"{beginning}{min(left // per, INTEGER_MAX) if left > 0 else 0}{end}")
     return [("ratelimit-policy", policy), ("ratelimit", ", ".join(parts))] if parts else []
+
+
+def _ends(remembered: dict[Hashable, Any], told: list[_Told], now_ms: int) -> list[str]:
+    """The seconds until each budget's window turns; the same for all calls of one second of each window."""
+    at_s, ends = remembered.get("ends") or (None, [])
+    if at_s != now_ms // 1000 or now_ms % 1000 == 0:
+        ends = [f";t={max(0, -((now_ms - one.resets_at_ms) // 1000))}" if one.resets_at_ms else "" for one in told]
+        remembered["ends"] = (now_ms // 1000, ends)
+    return ends
 
 
 def _remember_limits(frame: Frame) -> tuple[str, list[_Told]]:

@@ -16,8 +16,10 @@ UsageSource = Literal["reported", "estimated", "partial", "none"]
 CostSource = Literal["book", "policy", "provider", "assumed", "none"]
 
 
-class Record(msgspec.Struct, kw_only=True):
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One call, from its admission to what it cost. Times in ms since the epoch, money in nano-USD.
+
+    As store and ledger keep it, what is as here by default is left out: two fifths of it. `public` shows all.
 
     `cost_nusd` is None only when the call has no price, 0 when it was free. `cost_parts_nusd` adds up to it exactly.
     `revision` counts up when a provisional row (`lost`, a background answer) is replaced by what was learned later.
@@ -162,7 +164,8 @@ def ms_of_rfc3339(text: str) -> int:
 
 def public(record: Record) -> dict[str, Any]:
     """The record as the API, the CLI and exports show it: `at` in RFC 3339 in place of `at_ms`."""
-    fields: dict[str, Any] = msgspec.to_builtins(record)
+    fields = {name: msgspec.to_builtins(getattr(record, name)) for name in record.__struct_fields__}
+    fields["usage"] = msgspec.structs.asdict(record.usage)
     shown: dict[str, Any] = {"call_id": fields.pop("call_id"), "revision": fields.pop("revision")}
     shown["at"] = rfc3339(fields.pop("at_ms"))
     return shown | fields

@@ -23,7 +23,7 @@ TOKEN_FIELDS = (
 _token_counts: Callable[[Usage], tuple[int, ...]] = attrgetter(*TOKEN_FIELDS)
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Units of one call. The fields are disjoint, except `reasoning`, which is a part of `output`.
 
     `input` and `output` are text (and whatever has no field of its own, such as video and documents); audio_* and

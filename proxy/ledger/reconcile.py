@@ -76,13 +76,15 @@ def tokens_of(sums: dict[str, int]) -> dict[str, int]:
 
 def doubtful(connection: Connection, since_ms: int, until_ms: int) -> Iterator[Record]:
     """Calls that have one of REASONS, found by their columns and by what stands in their JSON."""
-    free = and_(calls.c.cost_nusd == 0, calls.c.result != "refused", not_(calls.c.record.like('%"list_nusd":0,%')))
+    record = calls.c.record
+    listed = and_(record.like('%"list_nusd":%'), not_(record.like('%"list_nusd":0,%')))  # left out where it is 0
+    free = and_(calls.c.cost_nusd == 0, calls.c.result != "refused", listed)
     found = or_(
         calls.c.result == "lost",
         calls.c.cost_nusd.is_(None),
         calls.c.cost_source == "assumed",
-        calls.c.record.like('%"usage_source":"estimated"%'),
-        calls.c.record.like('%"usage_source":"partial"%'),
+        record.like('%"usage_source":"estimated"%'),
+        record.like('%"usage_source":"partial"%'),
         free,
     )
     statement = select(calls.c.record).where(calls.c.at_ms >= since_ms, calls.c.at_ms < until_ms, found)

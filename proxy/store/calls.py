@@ -17,7 +17,6 @@ from ..core.twins import Looked
 from . import holds, later, owed, takes
 from .client import Client
 from .clock import StoreClock
-from .connection import Argument
 from .debts import Debts
 from .epoch import read_epochs
 from .errors import StoreError, StoreRebuilding, StoreRefused, StoreUnavailable
@@ -25,6 +24,7 @@ from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS
 from .keyspace import KEYS, SHARDS, shard_of
 from .marks import Marked, kept_answer, parse_answer
 from .owed import Owed, OwedLater, OwedRecord, OwedRelease
+from .packing import Argument
 from .spool import Spool
 from .takes import NO_HOLDING, Holding
 
@@ -393,14 +393,15 @@ class CallStore:
         if marked is None:
             arguments.append(0)
         else:
-            more_names, more_arguments = marked.keys_and_arguments(call_id, choices[0].org)
-            names += more_names
-            arguments += more_arguments
-        for hold in choices:
-            names += hold.holding.keys
-            arguments += takes.reserve_arguments(hold.holding)
+            marked_names, marked_arguments = marked.keys_and_arguments(call_id, choices[0].org)
+            names += marked_names
+            arguments += marked_arguments
+        more_keys, more_arguments = choices[0].holding.packed_keys, takes.packed_reserve(choices[0].holding)
+        for hold in choices[1:]:
+            more_keys = more_keys.followed_by(hold.holding.packed_keys)
+            more_arguments = more_arguments.followed_by(takes.packed_reserve(hold.holding))
         sent_ms = self._clock_ms()
-        reply: list[Any] = await self._client.script("reserve", names, arguments)
+        reply: list[Any] = await self._client.script("reserve", names, arguments, more_keys, more_arguments)
         self._clock.learn(int(reply[1]), sent_ms=sent_ms)
         return reply
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import address
-from .connection import Argument, Connection
+from .connection import Connection
 from .errors import ScriptMissing, StoreError, StoreForeign, StoreRefused, StoreUnavailable
 from .identity import Identity
+from .packing import NO_ARGUMENTS, Argument, Packed, command, packed
 from .script import SCRIPTS
 
 COMMAND_TIMEOUT_S = 0.25
@@ -140,6 +141,11 @@ class Client:
             raise StoreUnavailable(AWAY)
         return self._connection.send(arguments)
 
+    def _send_packed(self, data: bytes) -> asyncio.Future[Any]:
+        if self._connection is None:
+            raise StoreUnavailable(AWAY)
+        return self._connection.send_packed(data)
+
     async def call(self, *arguments: Argument) -> Any:
         """One command and its reply: bytes, int, None or a list of those. Raises StoreError."""
         return await self.send(*arguments)
@@ -156,13 +162,23 @@ class Client:
         """Like `pipeline`, with each error in the place of its reply."""
         return await asyncio.gather(*[self.send(*command) for command in commands], return_exceptions=True)
 
-    async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Runs `scripts/<name>.lua` and returns its reply. Raises StoreError."""
-        script = SCRIPTS[name]
+    async def script(
+        self,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        more_keys: Packed = NO_ARGUMENTS,
+        more_arguments: Packed = NO_ARGUMENTS,
+    ) -> Any:
+        """Runs `scripts/<name>.lua` and returns its reply. What is packed already follows behind its like. Raises
+        StoreError."""
+        script, count, last = SCRIPTS[name], len(keys) + more_keys.number, packed(arguments)
         try:
-            return await self.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            first = packed(("EVALSHA", script.sha, count, *keys))
+            return await self._send_packed(command(first, more_keys, last, more_arguments))
         except ScriptMissing:
-            return await self.send("EVAL", script.source, len(keys), *keys, *arguments)
+            first = packed(("EVAL", script.source, count, *keys))
+            return await self._send_packed(command(first, more_keys, last, more_arguments))
 
     # -- connecting -----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import hiredis
 
 from .errors import StoreUnavailable, error_from_reply
+from .packing import Argument
 
 WATCH_SHARE = 5
 """The watchdog looks this many times per time limit, so a command waits at most a fifth longer than the limit."""
@@ -22,7 +23,6 @@ GRACE_S = 0.01
 """Between the first suspicion and the verdict. If our own loop was held up, the replies may be here, unread: the grace
 lets them be read first."""
 
-Argument = str | bytes | int
 _NOT_YET: Any = object()
 
 
@@ -60,13 +60,16 @@ class Connection(asyncio.Protocol):
         self._lost: StoreUnavailable | None = None
 
     def send(self, arguments: tuple[Argument, ...]) -> asyncio.Future[Any]:
+        """The reply to come, as `send_packed` gives it."""
+        return self.send_packed(hiredis.pack_command(arguments))  # type: ignore[arg-type]  # its stub forgot the `...`
+
+    def send_packed(self, packed: bytes) -> asyncio.Future[Any]:
         """The reply to come: bytes, int, None or a list of those. Raises StoreUnavailable at once where it is plain
         that no reply can come; error replies come as exceptions of the future."""
         if self._lost is not None:
             raise StoreUnavailable(str(self._lost))
         if len(self._waiting) >= self._in_flight_max:
             raise StoreUnavailable(f"More than {self._in_flight_max} commands wait for the store; try again.")
-        packed = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub forgot the `...`
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         if not self._unsent:

@@ -15,10 +15,10 @@ from ..core.admission import State, Take, oldest_bucket
 from ..core.record import Record
 from . import takes
 from .client import Client
-from .connection import Argument
 from .epoch import EPOCH_BYTES
 from .holds import UNUSUAL_MEMORY_MS, charge_of
 from .keyspace import KEYS, ShardKeys, shard_of
+from .packing import Argument
 
 SET_BATCH = 5_000
 """Counters that one script sets: a few milliseconds of the store's time."""

@@ -7,8 +7,8 @@ from ..core.money import NUSD_MAX
 from ..core.usage import Usage
 from . import takes
 from .client import Client
-from .connection import Argument
 from .keyspace import ShardKeys
+from .packing import Argument
 from .takes import Holding
 
 HOLD_LIFE_MS = 30_000
@@ -59,8 +59,8 @@ async def end(
     memory: tuple[Argument, ...] = (memory_ms, UNUSUAL_MEMORY_MS)
     amounts = (charge.nusd, charge.tokens, charge.calls, 1 if late else 0, 0 if kept else 1)
     while True:
-        arguments = (call_id, revision, record, *memory, holding.text, *amounts, *takes.settle_arguments(holding))
-        reply = await client.script("settle", (*names, *holding.keys), arguments)
+        arguments = (call_id, revision, record, *memory, holding.text, *amounts)
+        reply = await client.script("settle", names, arguments, holding.packed_keys, takes.packed_settle(holding))
         if not isinstance(reply, list):
             return int(reply)
         holding = takes.parse(reply[1])

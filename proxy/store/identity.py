@@ -9,9 +9,9 @@ import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .connection import Argument
 from .errors import StoreForeign, StoreUnavailable
 from .keyspace import IDENTITY
+from .packing import Argument
 
 if TYPE_CHECKING:
     from .client import Client

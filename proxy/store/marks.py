@@ -4,12 +4,13 @@ replies tell. The memory itself is laid out in scripts/parts/remembered.lua."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from ..core.duplicates import Mark
+from ..core.duplicates import Kind, Mark
 from ..core.twins import Looked, Seen, exceeded
-from .connection import Argument
 from .errors import StoreError
-from .keyspace import KEYS, ShardKeys, shard_of
+from .keyspace import KEYS, shard_of
+from .packing import Argument
 
 WHO_BYTES_MAX = 60
 """Of a user or a task, what is kept beside a fingerprint; longer names are cut."""
@@ -17,6 +18,11 @@ WHO_BYTES_MAX = 60
 LEADER_LIFE_MS = 4 * 3600 * 1000
 """The longest call. Whether a leader still runs is told by its hold; this only tidies up."""
 
+MEMORIES_REMEMBERED = 4_096
+"""Of the rules that the calls of the last minutes met."""
+
+_IN_A_ROW: frozenset[Kind] = frozenset({"loop", "similar"})
+"""The kinds that keep a row of steps or sketches, and no hash of fingerprints."""
 _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": "s"}
 
 
@@ -34,20 +40,24 @@ class Marked:
 
     def keys_and_arguments(self, call_id: str, org: str) -> tuple[list[str], list[Argument]]:
         """Those of reserve.lua, from its count of marks on."""
-        shard = KEYS[shard_of(org)]
+        number = shard_of(org)
+        shard = KEYS[number]
         names: list[str] = []
+        lines: list[str] = []
         who = _with_length(self.user) + _with_length(self.task)
-        text = marks_text(shard, self.marks)
         count = len(self.marks)
-        each: list[Argument] = [count, bytes.fromhex(call_id), who, text, self.waiting_since_ms, LEADER_LIFE_MS]
+        each: list[Argument] = [count, bytes.fromhex(call_id), who, "", self.waiting_since_ms, LEADER_LIFE_MS]
         for mark in self.marks:
-            memory = _memory(shard, mark)
+            memory, line = _memory(number, mark.kind, mark.counter, mark.places)
             names += memory
+            lines.append(line % mark.fingerprint.hex() if mark.kind not in _IN_A_ROW else line)
             if mark.answer:
                 names += (shard.answer(mark.answer), shard.leader(mark.answer))
+                lines.append(f"a {shard.leader(mark.answer)}")
             action = mark.lends or ("refuse" if mark.refuses else "")
             each += (_KINDS[mark.kind], len(memory), mark.fingerprint, mark.limit, mark.since_ms, mark.expires_ms)
             each += (mark.token, mark.attempt, mark.rounds, action)
+        each[3] = "\n".join(lines)
         return names, each
 
     def looked(
@@ -72,30 +82,18 @@ def parse_answer(data: bytes) -> tuple[str, bytes]:
     return data[13:45].decode("ascii", "replace"), data[45:]
 
 
-def _memory(shard: ShardKeys, mark: Mark) -> list[str]:
-    if mark.kind in ("loop", "similar"):
-        return [shard.row(mark.counter)]
-    return [shard.twins(mark.counter, place) for place in mark.places]
-
-
-def marks_text(shard: ShardKeys, marks: Sequence[Mark]) -> str:
-    """By which the store forgets what a call left, whoever ends it: lines as `forget` in remembered.lua reads them. A
-    fingerprint may have moved on to the next stretch of time with a twin, so that is looked at as well."""
-    lines = []
-    for mark in marks:
-        memory = " ".join(_memory(shard, mark))
-        if mark.kind in ("loop", "similar"):
-            lines.append(f"r {memory}")
-        else:
-            lines.append(f"h {mark.fingerprint.hex()} {memory}{_next_place(shard, mark)}")
-        if mark.answer:
-            lines.append(f"a {shard.leader(mark.answer)}")
-    return "\n".join(lines)
-
-
-def _next_place(shard: ShardKeys, mark: Mark) -> str:
-    length, dot, turn = mark.places[0].partition(".")
-    return f" {shard.twins(mark.counter, f'{length}.{int(turn) + 1}')}" if dot else ""
+@lru_cache(maxsize=MEMORIES_REMEMBERED)
+def _memory(shard: int, kind: Kind, counter: str, places: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """The keys under which calls are remembered, and the line by which the store forgets what one left, whoever ends
+    it, as `forget` in remembered.lua reads it; `%s` stands for the fingerprint. That may have moved on to the next
+    stretch of time with a twin, so that is looked at as well."""
+    keys = KEYS[shard]
+    if kind in _IN_A_ROW:
+        return (keys.row(counter),), f"r {keys.row(counter)}"
+    names = tuple([keys.twins(counter, place) for place in places])
+    length, dot, turn = places[0].partition(".")
+    more = (keys.twins(counter, f"{length}.{int(turn) + 1}"),) if dot else ()
+    return names, f"h %s {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
 
 
 def _with_length(text: str) -> bytes:

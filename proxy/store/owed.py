@@ -47,10 +47,10 @@ class RecordHead(msgspec.Struct, frozen=True):
     its marks."""
 
     call_id: str
-    org: str
-    revision: int
+    org: str = "default"
+    revision: int = 1
     result: str = "ok"
-    cost_nusd: int | None = None
+    cost_nusd: int | None = 0
     usage: Usage = NO_USAGE
 
 

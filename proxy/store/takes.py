@@ -9,9 +9,9 @@ import msgspec
 from ..core.admission import Take, Unit, admission_span, bucket_start, outgrown
 from ..core.money import NUSD_MAX
 from ..core.takes import Taken
-from .connection import Argument
 from .errors import StoreError
 from .keyspace import KEYS, ROLLING, shard_of
+from .packing import NO_ARGUMENTS, Argument, Packed, packed, packed_number, packed_text, template
 
 COUNTER_LIFE_MS = 28 * 3600 * 1000
 """How long a counter outlives its window: the longest call, 4 hours, and a day in which its record may be spooled."""
@@ -45,31 +45,39 @@ class HeldTake(msgspec.Struct, frozen=True, array_like=True):
 class Shape(msgspec.Struct, frozen=True):
     """What the holdings of calls alike have in common, worked out once for a frame.
 
-    text      of the takes, with `%d` in the places of the amounts
-    span      from when and until when all windows admit
-    reserve   the arguments for reserve.lua, take by take, with anything in the places of the amounts (1, 5, 9, ...)
-    settle    likewise for settle.lua (0, 4, 8, ...)
+    text           of the takes, with `%d` in the places of the amounts
+    packed_keys    the keys as they travel
+    reserve        the arguments for reserve.lua likewise, with `%b` in the places of the text and of each amount
+    settle         for settle.lua, with `%b` in the places of the amounts
     """
 
     keys: tuple[str, ...]
     text: bytes
-    span: tuple[Argument, Argument]
-    reserve: tuple[Argument, ...]
-    settle: tuple[Argument, ...]
+    packed_keys: Packed
+    reserve: Packed
+    settle: Packed
 
 
 class Holding(msgspec.Struct, frozen=True):
     """The takes of one call, the keys of their counters (held, spent, held, spent, ...), and both as the text by which
-    the store knows them; empty where there are none. `shape` and `amounts` where it was made of a frame."""
+    the store knows them; empty where there are none. `shape` where it was made of a frame, and the amounts as they
+    travel."""
 
     takes: Sequence[Take]
     keys: tuple[str, ...]
     text: bytes
     shape: Shape | None = None
-    amounts: Sequence[int] = ()
+    packed_amounts: tuple[bytes, ...] = ()
+
+    @property
+    def packed_keys(self) -> Packed:
+        if self.shape is not None:
+            return self.shape.packed_keys
+        return packed(self.keys) if self.keys else NO_ARGUMENTS
 
 
 NO_HOLDING = Holding((), (), b"")
+_RESERVE_NOTHING = packed((0, b"", 0, 0))
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[tuple[str, list[HeldTake]]] = msgspec.json.Decoder(tuple[str, list[HeldTake]])
@@ -85,7 +93,12 @@ def holding(org: str, takes: Sequence[Take]) -> Holding:
             shape = takes.frame.remembered["shape", org] = shape_of(org, takes.frame.templates)
         amounts = takes.amounts
         if min(amounts) >= 0 and max(amounts) <= NUSD_MAX:
-            return Holding(takes, shape.keys, shape.text % tuple(amounts), shape, amounts)
+            travelling: dict[int, bytes] = {}  # many take the same
+            for amount in amounts:
+                if amount not in travelling:
+                    travelling[amount] = packed_number(amount)
+            each = tuple([travelling[amount] for amount in amounts])
+            return Holding(takes, shape.keys, shape.text % tuple(amounts), shape, each)
     kept = []
     names: list[str] = []
     shard = KEYS[shard_of(org)]
@@ -111,8 +124,12 @@ def shape_of(org: str, templates: Sequence[Take]) -> Shape:
         for take in templates
     ]
     text = b"[%b,[%b]]" % (_encoder.encode(org).replace(b"%", b"%%"), b",".join(told))
-    _, _, from_ms, until_ms, *each = reserve_arguments(plain)
-    return Shape(plain.keys, text, (from_ms, until_ms), tuple(each), tuple(settle_arguments(plain)))
+    reserve: list[Argument | None] = [*reserve_arguments(plain)]
+    settle: list[Argument | None] = [*settle_arguments(plain)]
+    reserve[1] = None
+    for place in range(len(templates)):
+        reserve[5 + 4 * place] = settle[4 * place] = None
+    return Shape(plain.keys, text, packed(plain.keys), template(reserve), template(settle))
 
 
 def parse(text: bytes | msgspec.Raw) -> Holding:
@@ -158,12 +175,8 @@ def sub_bucket(take: Take) -> Argument:
 def reserve_arguments(held: Holding) -> list[Argument]:
     """One candidate, for reserve.lua. Takes whose windows have no instant in common give a span that is empty, so the
     store answers with its time."""
-    if held.shape is not None:
-        each = list(held.shape.reserve)
-        each[1::4] = held.amounts
-        return [len(held.amounts), held.text, *held.shape.span, *each]
     from_ms, until_ms = 0, 0
-    each = []
+    each: list[Argument] = []
     for take in held.takes:
         since_ms, end_ms = admission_span(take)
         if end_ms:
@@ -181,15 +194,27 @@ def reserve_arguments(held: Holding) -> list[Argument]:
 
 def settle_arguments(held: Holding) -> list[Argument]:
     """The takes, for settle.lua."""
-    if held.shape is not None:
-        arguments = list(held.shape.settle)
-        arguments[0::4] = held.amounts
-        return arguments
-    arguments = []
+    arguments: list[Argument] = []
     for take in held.takes:
         life_ms = spent_life(take.window_start_ms, take.window_end_ms, take.bucket_ms)
         arguments += (take.amount, take.unit, life_ms, sub_bucket(take))
     return arguments
+
+
+def packed_reserve(held: Holding) -> Packed:
+    """`reserve_arguments` as they travel."""
+    if held.shape is None:
+        return packed(reserve_arguments(held)) if held.takes else _RESERVE_NOTHING
+    count, data = held.shape.reserve
+    return Packed(count, data % (packed_text(held.text), *held.packed_amounts))
+
+
+def packed_settle(held: Holding) -> Packed:
+    """`settle_arguments` as they travel."""
+    if held.shape is None:
+        return packed(settle_arguments(held)) if held.takes else NO_ARGUMENTS
+    count, data = held.shape.settle
+    return Packed(count, data % held.packed_amounts)
 
 
 def release_arguments(held: Holding) -> list[Argument]:

@@ -193,16 +193,20 @@ def _seed(value: Any) -> int | None:
 
 def _tool_names(value: Any) -> list[str]:
     """The names of tools, without their schemas, which are most of a request."""
+    if not isinstance(value, msgspec.Raw):
+        return []
     try:
-        tools = _tools.decode(value) if isinstance(value, msgspec.Raw) else []
+        tools = _tools.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
     return [tool.name or tool.function.name or tool.type for tool in tools]
 
 
 def _sampling(conversation: Conversation, fields: Mapping[str, Any]) -> None:
-    conversation.temperature = _number(fields.get("temperature"))
-    conversation.seed = _seed(fields.get("seed"))
+    if "temperature" in fields:
+        conversation.temperature = _number(fields["temperature"])
+    if "seed" in fields:
+        conversation.seed = _seed(fields["seed"])
 
 
 # -- the dialects -----------------------------------------------------------------------------------------------------
@@ -216,17 +220,21 @@ def _read_chat(conversation: Conversation, asked: dict[str, Any]) -> None:
     for message in _messages(conversation, asked, "messages"):
         message = mapping(message)
         role, content = message.get("role"), message.get("content")
-        if role in ("system", "developer"):
-            conversation.system += _texts(content)
-        elif role in ("tool", "function"):
-            talk.turn(False).results.append(_result(content))
+        if role == "user":
+            talk.turn(False).texts += _texts(content)
         elif role == "assistant":
             turn = talk.turn(True)
             turn.texts += [said for said in _texts(content) if said]
+            if "tool_calls" not in message and "function_call" not in message:
+                continue
             called = [mapping(tool_call).get("function") for tool_call in listed(message.get("tool_calls"))]
             for function in map(mapping, called or (message.get("function_call"),)):
                 if function:
                     turn.calls.append((str(function.get("name")), _arguments(function.get("arguments"))))
+        elif role in ("tool", "function"):
+            talk.turn(False).results.append(_result(content))
+        elif role in ("system", "developer"):
+            conversation.system += _texts(content)
         else:
             talk.turn(False).texts += _texts(content)
     conversation.turns = talk.turns

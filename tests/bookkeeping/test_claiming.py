@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from proxy.bookkeeping.claiming import Claiming
 from proxy.core.caller import Caller
 from proxy.core.refusal import Refusal
+from proxy.edge.answers import WholeAnswer
 from proxy.edge.claiming import Claims
 from proxy.ledger.database import open_ledger
 from proxy.store import claims as claims_module
@@ -29,8 +29,8 @@ async def directly(work: Any) -> Any:
     return work()
 
 
-def shown(page: web.Response | Refusal) -> Any:
-    assert isinstance(page, web.Response)
+def shown(page: WholeAnswer | Refusal) -> Any:
+    assert isinstance(page, WholeAnswer)
     assert isinstance(page.body, bytes)
     return page.status, json.loads(page.body)
 

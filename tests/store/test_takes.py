@@ -34,8 +34,9 @@ def test_a_frame_gives_the_holding_that_its_takes_give(some: list[Budget], org: 
         short, long = takes.holding(org, taken), takes.holding(org, list(taken))
         assert short.shape is not None
         assert (short.keys, short.text) == (long.keys, long.text)
-        assert takes.reserve_arguments(short) == takes.reserve_arguments(long)
-        assert takes.settle_arguments(short) == takes.settle_arguments(long)
+        assert short.packed_keys == long.packed_keys
+        assert takes.packed_reserve(short) == takes.packed_reserve(long)
+        assert takes.packed_settle(short) == takes.packed_settle(long)
         assert takes.release_arguments(short) == takes.release_arguments(long)
         assert takes.parse(short.text).keys == short.keys
 

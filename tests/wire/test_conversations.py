@@ -31,7 +31,8 @@ def test_system_tools_turns_calls_and_results_are_told_apart(api: str) -> None:
     found = told(api, said=["first", "second"], steps=STEPS, last="go on")
     assert (found.system, found.tools) == (["Be brief."], ["bash"])
     assert [turn.by_model for turn in found.turns] == [False, True, False, True, False]
-    opening, last = found.opening_turn, found.last_turn
+    opening = next((turn for turn in found.turns if not turn.by_model), None)
+    last = found.last_turn
     assert opening is not None
     assert opening.texts == ["first"]
     assert last is not None

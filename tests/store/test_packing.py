@@ -1,0 +1,32 @@
+"""Packed arguments: the same bytes, however a command is put together."""
+
+from __future__ import annotations
+
+import hiredis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.store.packing import NO_ARGUMENTS, Argument, command, packed, packed_number, packed_text, template
+
+some_arguments = st.lists(st.one_of(st.text(), st.binary(), st.integers(-(2**63), 2**63)), max_size=12)
+
+
+def at_once(arguments: list[Argument]) -> bytes:
+    return bytes(hiredis.pack_command(tuple(arguments)))  # type: ignore[arg-type]  # its stub forgot the `...`
+
+
+@given(st.lists(some_arguments, min_size=1, max_size=4).filter(any))
+def test_a_command_of_parts_is_the_command_that_is_packed_at_once(parts: list[list[Argument]]) -> None:
+    together: list[Argument] = [argument for part in parts for argument in part]
+    assert command(*[packed(part) for part in parts]) == at_once(together)
+    first, *others = [packed(part) for part in parts]
+    for other in others:
+        first = first.followed_by(other)
+    assert command(first, NO_ARGUMENTS) == at_once(together)
+
+
+@given(some_arguments, st.binary(), st.integers(0, 2**53))
+def test_what_is_filled_into_a_template_stands_in_its_place(around: list[Argument], text: bytes, number: int) -> None:
+    count, data = template([*around, None, "100 %", None, *around])
+    filled = data % (packed_text(text), packed_number(number))
+    assert b"*%d\r\n%b" % (count, filled) == at_once([*around, text, "100 %", number, *around])
