@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ budgets:
 BUDGETS_MORE = 10_000
 USERS_MORE = 1_000_000
 SET_AT_ONCE = 1_000
-RESERVES = 5_000
+AT_ONCE = 64
+BATCHES = 100
 DAY_MS = 86_400_000
 ORG = "default"
 
@@ -96,28 +97,31 @@ async def fill(url: str, users: int) -> None:
 
 
 async def inside_valkey(url: str, count: int) -> float:
-    """Microseconds of a reserve over so many budgets, as Valkey itself counts the time of the script; the median of
-    batches, since what else the machine does counts in it, too."""
+    """Microseconds of a reserve over so many budgets, as Valkey itself counts the time of the script, of calls that
+    come at once as in the load; the median of batches, since what else the machine does counts in it, too."""
     client = Client(url)
     await client.open()
     try:
         keys, now_ms = KEYS[shard_of(ORG)], int(time.time() * 1000)
         holding = takes.holding(ORG, [a_take(number, now_ms) for number in range(count)])
         batches_us = []
-        for number in range(RESERVES):
-            record = Record(call_id=f"{number:032x}", at_ms=now_ms, user="ada", key_id="k", model="gpt-5-mini")
-            names = (keys.epoch, keys.holds, keys.drafts, keys.settled(record.call_id), *holding.keys)
-            arguments = (record.call_id, encode(record), 30_000, 0, 0, *takes.reserve_arguments(holding))
-            if number % 100 == 0:
-                await client.call("CONFIG", "RESETSTAT")
-            await client.script("reserve", names, arguments)
-            if number % 100 == 99:
-                told = (await client.call("INFO", "commandstats")).decode()
-                stats = next(line for line in told.splitlines() if line.startswith("cmdstat_evalsha:"))
-                fields = dict(pair.split("=") for pair in stats.partition(":")[2].split(","))
-                batches_us.append(float(fields["usec"]) / 100)
-                for ended in range(number - 99, number + 1):
-                    await holds.drop(client, keys, call_id=f"{ended:032x}", holding=holding)
+        for batch in range(BATCHES):
+            ids = [f"{batch * AT_ONCE + number:032x}" for number in range(AT_ONCE)]
+            reserves = []
+            for call_id in ids:
+                record = Record(call_id=call_id, at_ms=now_ms, user="ada", key_id="k", model="gpt-5-mini")
+                names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id))
+                arguments = (call_id, encode(record), 30_000, 0, 0)
+                packed = holding.packed_keys, takes.packed_reserve(holding)
+                reserves.append(client.script("reserve", names, arguments, *packed))
+            await client.call("CONFIG", "RESETSTAT")
+            await asyncio.gather(*reserves)
+            told = (await client.call("INFO", "commandstats")).decode()
+            stats = next(line for line in told.splitlines() if line.startswith("cmdstat_evalsha:"))
+            fields = dict(pair.split("=") for pair in stats.partition(":")[2].split(","))
+            batches_us.append(float(fields["usec"]) / AT_ONCE)
+            for call_id in ids:
+                await holds.drop(client, keys, call_id=call_id, holding=holding)
         return statistics.median(batches_us)
     finally:
         await client.close()
@@ -167,31 +171,35 @@ VARIANTS = (
 )
 
 
-def measured(variant: Variant, kinds: Sequence[str], repeats: int, quick: bool) -> list[tuple[str, Measured, Measured]]:
-    """(mode, the floor, Callmeter) of runs that stood next to each other."""
+def measured(kinds: Sequence[str], repeats: int, quick: bool) -> list[tuple[Variant, str, Measured, Measured]]:
+    """(policy, mode, the floor, Callmeter) of runs that stood next to each other. All policies are served at once, each
+    by a worker of its own, and loaded in turn, so that what changes on the machine changes for all."""
     found = []
-    with (
-        tempfile.TemporaryDirectory(prefix="cm-") as directory,
-        helper("provider") as (_, provider_port),
-        helper("floor", f"http://127.0.0.1:{provider_port}") as (floor, floor_port),
-        callmeter(Path(directory), upstream_port=provider_port, budgets=variant.budgets) as served,
-    ):
-        if variant.users:
-            asyncio.run(fill(EmbeddedServer(served.data).url, variant.users))
+    with contextlib.ExitStack() as house:
+        _, provider_port = house.enter_context(helper("provider"))
+        floor, floor_port = house.enter_context(helper("floor", f"http://127.0.0.1:{provider_port}"))
         pin(floor.pid, PROXY_CPU)
-        pin(served.worker, PROXY_CPU)
-        stand_back(served.bookkeeper)
-        bench = Bench(provider_port, floor.pid, floor_port, served)
+        benches = []
+        for variant in VARIANTS:
+            directory = Path(house.enter_context(tempfile.TemporaryDirectory(prefix="cm-")))
+            served = house.enter_context(callmeter(directory, upstream_port=provider_port, budgets=variant.budgets))
+            if variant.users:
+                asyncio.run(fill(EmbeddedServer(served.data).url, variant.users))
+            pin(served.worker, PROXY_CPU)
+            stand_back(served.bookkeeper)
+            benches.append((variant, Bench(provider_port, floor.pid, floor_port, served)))
         chosen = [mode for mode in modes(quick=quick) if mode.name in kinds]
-        chosen = [msgspec.structs.replace(mode, varied=variant.varied) for mode in chosen]
         for repeat in range(repeats + 1):
             for mode in chosen:
-                order = ("floor", "callmeter") if repeat % 2 else ("callmeter", "floor")
-                got = {target: bench.run(mode, target) for target in order}
-                if repeat:  # the first run warms up
-                    found.append((mode.name, got["floor"], got["callmeter"]))
-        if bench.bad:
-            raise SystemExit(f"bench: {bench.bad}")
+                for variant, bench in benches:
+                    varied = msgspec.structs.replace(mode, varied=variant.varied)
+                    order = ("floor", "callmeter") if repeat % 2 else ("callmeter", "floor")
+                    got = {target: bench.run(varied, target) for target in order}
+                    if repeat:  # the first run warms up
+                        found.append((variant, mode.name, got["floor"], got["callmeter"]))
+        for _, bench in benches:
+            if bench.bad:
+                raise SystemExit(f"bench: {bench.bad}")
     return found
 
 
@@ -208,18 +216,16 @@ def main() -> None:
         print(f"a reserve inside Valkey, {what}: {us:.1f} us")
     print("| policy | load | floor, us a call | worker, us a call | worker / floor | Valkey, us a call |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for variant in VARIANTS:
-        runs = measured(variant, asked.modes.split(","), asked.repeats, asked.quick)
-        for kind in dict.fromkeys(run[0] for run in runs):
-            mine = [run for run in runs if run[0] == kind]
-            ratios = sorted(ours.proxy_us / floor.proxy_us for _, floor, ours in mine)
-            print(
-                f"| {variant.name} | {kind} | {statistics.median(floor.proxy_us for _, floor, _ in mine):.0f} "
-                f"| {statistics.median(ours.proxy_us for _, _, ours in mine):.0f} "
-                f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
-                f"| {statistics.median(ours.store_us for _, _, ours in mine):.0f} |"
-            )
-            sys.stdout.flush()
+    runs = measured(asked.modes.split(","), asked.repeats, asked.quick)
+    for variant, kind in dict.fromkeys(run[:2] for run in runs):
+        mine = [run[2:] for run in runs if run[:2] == (variant, kind)]
+        ratios = sorted(ours.proxy_us / floor.proxy_us for floor, ours in mine)
+        print(
+            f"| {variant.name} | {kind} | {statistics.median(floor.proxy_us for floor, _ in mine):.0f} "
+            f"| {statistics.median(ours.proxy_us for _, ours in mine):.0f} "
+            f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
+            f"| {statistics.median(ours.store_us for _, ours in mine):.0f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 HEADER_LINE_BYTES_MAX = 16 * 1024
 """A request line or header. Agents send turn metadata and baggage in headers; 8 KB was seen."""
 HEADERS_MAX = 200
-HEAD_BYTES_MAX = 256 * 1024
-"""All lines of a head together."""
+HEAD_BYTES_MAX = 1024 * 1024
+"""A head that has not come to its end by then never will; with what came in one piece with its beginning."""
 READ_AHEAD_BYTES = 256 * 1024
 """So much of a body is taken before anybody has asked for it."""
 LINGER_S = 2.0
@@ -295,8 +295,8 @@ class AgentConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._unreadable:
             return
-        if self._in_head or self._receiving is None:
-            self._head_bytes += len(data)
+        # At least as many as of the head that is read: another request may have ended in the same piece.
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
         try:
             while True:
                 try:
@@ -369,9 +369,9 @@ class AgentConnection(asyncio.Protocol):
             raise ValueError("the request line is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: nobody reads it, and it does not go on
         self._headers.append((name, value))
-        if len(name) + len(value) > HEADER_LINE_BYTES_MAX or len(self._headers) > HEADERS_MAX:
-            raise ValueError("too long a header, or too many")
         if (
             len(name) == _TRANSFER_ENCODING_BYTES
             and name.lower() == b"transfer-encoding"
@@ -380,13 +380,18 @@ class AgentConnection(asyncio.Protocol):
             raise ValueError("a body that is packed for its way alone")  # none but chunks would be undone
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
+        parser, headers = self._parser, self._headers
+        if len(headers) > HEADERS_MAX:
+            raise ValueError("too many headers")
+        if self._head_bytes > HEADER_LINE_BYTES_MAX:  # of a shorter head no line is longer
+            if max([len(name) + len(value) for name, value in headers], default=0) > HEADER_LINE_BYTES_MAX:
+                raise ValueError("a header is too long")
         path = self._path.decode("utf-8", "surrogateescape")
-        request = Request(self, parser.get_method().decode(), path, tuple(self._headers))
+        request = Request(self, parser.get_method().decode(), path, tuple(headers))
         if parser.get_http_version() != "1.1":
             request.version = (1, 0)
         request.keep_alive = parser.should_keep_alive()
-        self._in_head, self._head_bytes = False, 0
+        self._in_head = False
         self._receiving = request
         self._take(request)
 
