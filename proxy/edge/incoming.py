@@ -26,6 +26,7 @@ READ_AHEAD_BYTES = 256 * 1024
 LINGER_S = 2.0
 """How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _TRANSFER_ENCODING_BYTES = len("transfer-encoding")
 
 Headers = CIMultiDictProxy[str]
@@ -192,6 +193,8 @@ class AgentConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Request] = deque()
         self._receiving: Request | None = None
+        self._upgrading: Request | None = None
+        self._going_on: Request | None = None
         self._in_head = False
         self._head_bytes = 0
         self._path = b""
@@ -270,7 +273,7 @@ class AgentConnection(asyncio.Protocol):
         self._task = None
         if self.gone:
             return
-        if not request.body.complete:
+        if not request.body.complete or request.wrong:
             self._linger(request)
         elif response is None or not response.keep_alive:
             self.close()
@@ -281,9 +284,12 @@ class AgentConnection(asyncio.Protocol):
             self.since_s = self._loop.time()
 
     def _linger(self, request: Request) -> None:
+        """Says that nothing more comes, and reads over the rest, without which a reset would overtake our answer."""
         self._lingering = True
         self._waiting.clear()
         request.body.drop()
+        if self.transport is not None:
+            self.transport.write_eof()
         self._loop.call_later(LINGER_S, self.close)
 
     # -- below: what the loop and the parser say ----------------------------------------------------------------------
@@ -302,9 +308,9 @@ class AgentConnection(asyncio.Protocol):
                 try:
                     self._parser.feed_data(data)
                     break
-                except httptools.HttpParserUpgrade as upgrade:  # to what we do not speak: it goes on as HTTP/1.1
+                except httptools.HttpParserUpgrade as upgrade:
                     data = data[upgrade.args[0] :]
-                    self._parser = httptools.HttpRequestParser(self)
+                    self._stay()
         except httptools.HttpParserError as error:
             self._cannot_read(type(error.__context__ or error).__name__)
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
@@ -314,6 +320,16 @@ class AgentConnection(asyncio.Protocol):
             if self.transport is not None and not self.transport.is_closing():
                 self._paused = True
                 self.transport.pause_reading()
+
+    def _stay(self) -> None:
+        """An agent offers to go over to another protocol, as Java's does to HTTP/2. We do not, and its request goes on
+        as it is. The parser has left out its body: another one is begun in the midst of the request."""
+        self._parser = httptools.HttpRequestParser(self)
+        request, self._upgrading = self._upgrading, None
+        if request is not None:
+            self._going_on = request
+            framing = [b"%b: %b\r\n" % pair for pair in request.raw_headers if pair[0].lower() in _FRAMING]
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
 
     def _cannot_read(self, what: str) -> None:
         """Nothing more is read. In the midst of a body it is the reader of that who is told, else the agent is, after
@@ -359,7 +375,7 @@ class AgentConnection(asyncio.Protocol):
             self._drained = None
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._in_head = self._going_on is None
         self._path = b""
         self._headers = []
 
@@ -381,6 +397,9 @@ class AgentConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
+        if self._going_on is not None:
+            self._receiving, self._going_on = self._going_on, None
+            return
         if len(headers) > HEADERS_MAX:
             raise ValueError("too many headers")
         if self._head_bytes > HEADER_LINE_BYTES_MAX:  # of a shorter head no line is longer
@@ -393,6 +412,8 @@ class AgentConnection(asyncio.Protocol):
         request.keep_alive = parser.should_keep_alive()
         self._in_head = False
         self._receiving = request
+        if parser.should_upgrade():
+            self._upgrading = request
         self._take(request)
 
     def on_body(self, data: bytes) -> None:
@@ -400,6 +421,8 @@ class AgentConnection(asyncio.Protocol):
             self._receiving.body.add(data)
 
     def on_message_complete(self) -> None:
+        if self._upgrading is not None:
+            return  # that was its head alone
         request, self._receiving = self._receiving, None
         if request is not None:
             request.body.complete = True
