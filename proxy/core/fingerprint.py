@@ -145,7 +145,7 @@ class Fingerprinter:
 
     def sketch(self, conversation: Conversation) -> bytes:
         """64 bits of the opening turn, for the call that it is the last turn of; b"" for every other, and where it is
-        too little. Compare with `likeness`.
+        too little. Two texts with all words in common differ in no bit, two with none in half of them.
 
         What is said later in a conversation is no sign: people say the same of different work, agents even more so.
         """
@@ -332,9 +332,3 @@ def _normal(conversation: Conversation, text: str) -> bytes:
     if known is None:
         known = conversation.normal[text] = normal_text(text)
     return known
-
-
-def likeness(one: bytes, other: bytes) -> float:
-    """The share of words that two texts have in common, as their sketches tell; good to a tenth or so."""
-    differing = (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
-    return max(0.0, 1 - differing / 32)

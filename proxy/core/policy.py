@@ -140,12 +140,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """Everything that has counters: the budgets, and the rules of `unproven`."""
         return self.budgets + self.unproven
 
-    def budgets_for(self, caller: Caller, call: Call, upstream: Upstream) -> list[Budget]:
-        """The budgets that a call meets, in the order of the policy."""
-        return [scope.budget for scope in self.scopes_for(caller, call, upstream)]
-
     def scopes_for(self, caller: Caller, call: Call, upstream: Upstream) -> Scopes:
-        """The same with the counter of each; last those of the caller's task key (`max_cost`)."""
+        """The budgets that a call meets, in the order of the policy, with the counter of each; last those of the caller's
+        task key (`max_cost`)."""
         return self.budget_index.scopes(caller, call, upstream)
 
     def duplicates_for(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[DuplicateScope, ...]:

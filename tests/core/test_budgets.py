@@ -193,7 +193,7 @@ def test_the_index_finds_what_a_look_at_every_budget_finds(
         what = call(model=model or None)
         expected = [one for one in budgets if one.match.matches(who, what, OPENAI)]
         for _ in range(2):  # the second time from memory
-            assert policy.budgets_for(who, what, OPENAI) == expected
+            assert [scope.budget for scope in policy.scopes_for(who, what, OPENAI)] == expected
 
 
 def test_what_is_remembered_of_one_caller_is_not_told_of_another() -> None:
@@ -211,7 +211,7 @@ def test_what_is_remembered_of_one_caller_is_not_told_of_another() -> None:
 def test_a_policy_with_other_budgets_finds_the_other_budgets() -> None:
     policy = Policy(budgets=(budget(),))
     changed = msgspec.structs.replace(policy, budgets=(budget(name="other"),))
-    assert [one.name for one in changed.budgets_for(caller(), call(), OPENAI)] == ["other"]
+    assert [scope.budget.name for scope in changed.scopes_for(caller(), call(), OPENAI)] == ["other"]
     assert policy == Policy(budgets=(budget(),))
 
 

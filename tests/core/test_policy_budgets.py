@@ -69,8 +69,9 @@ def test_a_budget_with_every_key() -> None:
     assert budget.warn_at == (500, 800, 995)
     assert budget.then == Use({"openai": "gpt-5-mini", "anthropic": "claude-haiku-4-5"})
     assert (budget.mode, budget.store_outage, budget.help) == ("shadow", 5 * USD, "ask #ai-budget")
-    assert policy.budgets_for(caller(labels={"cost": "blue"}), call(), OPENAI) == [budget]
-    assert policy.budgets_for(caller(labels={"cost": "red"}), call(), OPENAI) == []
+    [scope] = policy.scopes_for(caller(labels={"cost": "blue"}), call(), OPENAI)
+    assert scope.budget == budget
+    assert not policy.scopes_for(caller(labels={"cost": "red"}), call(), OPENAI)
 
 
 def test_defaults() -> None:
