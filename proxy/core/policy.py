@@ -141,8 +141,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return self.budgets + self.unproven
 
     def scopes_for(self, caller: Caller, call: Call, upstream: Upstream) -> Scopes:
-        """The budgets that a call meets, in the order of the policy, with the counter of each; last those of the caller's
-        task key (`max_cost`)."""
+        """The budgets that a call meets, in the order of the policy, with the counter of each; last those of the task
+        key (`max_cost`)."""
         return self.budget_index.scopes(caller, call, upstream)
 
     def duplicates_for(self, caller: Caller, call: Call, upstream: Upstream) -> tuple[DuplicateScope, ...]:
