@@ -32,6 +32,8 @@ class Call(msgspec.Struct, kw_only=True):
     max_output_tokens: int | None = None
     output_tokens_min: int = 1
     """What `max_output_tokens` may be lowered to: the least that the endpoint takes, or what must be left to think."""
+    other_models: tuple[str, ...] = ()
+    """Models that the provider may take in its place, as the body says (OpenRouter's `models`)."""
     choices: int = 1
     """How many answers are asked for at once (`n`, `candidateCount`)."""
     service_tier: str | None = None

@@ -162,7 +162,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return speaking[0] if len(speaking) == 1 else None
 
     def decide(self, caller: Caller, call: Call, upstream: Upstream) -> Decision:
-        """Whether the call may go on, and everything that spoke. Never raises."""
+        """Whether the call may go on, also with other models that it names, and everything that spoke. Never raises."""
+        decision = self._decide(caller, call, upstream)
+        for model in call.other_models:
+            if decision.refusal is None and model != call.model:
+                other = self._decide(caller, msgspec.structs.replace(call, model=model), upstream)
+                decision.refusal, decision.rule = other.refusal, other.rule
+                decision.shadow += [name for name in other.shadow if name not in decision.shadow]
+                decision.warnings += [told for told in other.warnings if told not in decision.warnings]
+        return decision
+
+    def _decide(self, caller: Caller, call: Call, upstream: Upstream) -> Decision:
         speaking = [rule for rule in self.access if rule.match.matches(caller, call, upstream)]
         narrowed = caller.models or caller.upstreams
         unknown = call.api == "unknown" and self.defaults.unknown_calls == "refuse"

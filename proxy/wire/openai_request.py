@@ -25,6 +25,9 @@ MODEL_NEEDED = frozenset({"openai.chat", "openai.completions", "openai.embedding
 OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 """Names under which a request limits its output."""
 
+OTHER_MODELS_MAX = 64
+"""Models to fall back on. Each is decided on."""
+
 API_VERSION_CHARACTERS_MAX = 32
 """Azure's versions are dates, some with `-preview` behind them."""
 
@@ -81,6 +84,8 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
             raise BodyInvalid(f"`model` in the body of `{call.route}` is not a name; write it as a string.")
         call.model = call.model or model
     # Most requests have few of these, and a look whether one is there costs less than a look into it.
+    if "models" in body or "providerOptions" in body:
+        call.other_models = _other_models(call, body)
     if "stream" in body:
         call.stream = plain(body["stream"]) is True
     if "stream_options" in body:
@@ -107,6 +112,16 @@ def _read_json_fields(call: Call, body: Mapping[str, Any]) -> None:
             call.inline_bytes += _inline_bytes(bytes(value))
     if not call.free:
         mark_openai(call, body)
+
+
+def _other_models(call: Call, body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models to fall back on: OpenRouter's `models`, Vercel's `providerOptions.gateway.models`. One whose name is
+    none is left out, and the provider refuses it. Raises BodyInvalid for more than any provider takes."""
+    gateway = mapping(mapping(body.get("providerOptions")).get("gateway"))
+    named = [*listed(body.get("models")), *listed(gateway.get("models"))]
+    if len(named) > OTHER_MODELS_MAX:
+        raise BodyInvalid(f"The body of `{call.route}` names {len(named)} models; name {OTHER_MODELS_MAX} at most.")
+    return tuple(dict.fromkeys([name for name in map(short_name, named) if name is not None]))
 
 
 def _read_labels(call: Call, body: Mapping[str, Any]) -> None:

@@ -129,6 +129,8 @@ def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
         reasons.append("batch_file")
     if "/threads/" in call.route:
         reasons.append("thread")
+    if any(model != call.model for model in call.other_models):
+        reasons.append("other_models")  # any of them may be dearer than the one asked for
     for tool in _read_tools(fields.get("tools")):
         hosted = tool.type == "shell" and str(mapping(tool.environment).get("type", "")).startswith("container")
         if (tool.type in _OPENAI_CALLERS_TOOLS or tool.type in ("", "shell")) and not hosted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.core.call import Call
@@ -173,6 +174,18 @@ def test_a_task_key_can_only_do_what_all_its_caveats_allow(caveats: dict[str, An
     if decision.refusal is not None:
         assert f"caveat `{next(iter(caveats))}`" in decision.refusal.sentence
         assert decision.rule is None
+
+
+def test_every_model_that_the_provider_may_take_must_be_allowed() -> None:
+    both = msgspec.structs.replace(CHAT, other_models=("gpt-5-mini", "o1-pro"))
+    dear = rule("no-pro", {"model": "*-pro"})
+    assert code(decide(dear)) is None
+    assert (code(decide(dear, call=both)), decide(dear, call=both).rule) == ("not_allowed", "no-pro")
+    narrowed = caller(models=(("gpt-5-*",),))
+    assert code(decide(who=narrowed)) is None
+    assert code(decide(who=narrowed, call=both)) == "not_allowed"
+    assert decide(rule("no-pro", {"model": "*-pro"}, mode="shadow"), call=both).shadow == ["no-pro"]
+    assert len(decide(rule("dear", {"model": "*"}, then="warn"), call=both).warnings) == 2
 
 
 def test_a_caveat_on_models_lets_no_call_pass_whose_model_is_not_in_sight() -> None:

@@ -166,6 +166,27 @@ def test_base64_in_a_body_is_measured(part: dict[str, Any]) -> None:
     assert call_to("/v1/chat/completions", fields).inline_bytes == 2 * len(PICTURE)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"models": ["m", "other", "third"]},
+        {"providerOptions": {"gateway": {"models": ["m", "other", "third"], "order": ["a"]}}},
+        {"models": ["m", "other"], "providerOptions": {"gateway": {"models": ["third", 7, None, ""]}}},
+    ],
+)
+def test_the_models_to_fall_back_on_are_read_and_leave_the_cost_without_a_bound(fields: dict[str, Any]) -> None:
+    call = call_to("/v1/chat/completions", {"model": "m", "messages": [], **fields})
+    assert call.other_models == ("m", "other", "third")
+    assert "other_models" in call.unbounded
+    alone = call_to("/v1/chat/completions", {"model": "m", "messages": [], "models": ["m"]})
+    assert "other_models" not in alone.unbounded
+
+
+def test_more_models_to_fall_back_on_than_any_provider_takes_are_refused() -> None:
+    with pytest.raises(wire.BodyInvalid, match="names 65 models; name 64 at most"):
+        call_to("/v1/chat/completions", {"model": "m", "messages": [], "models": [f"m{n}" for n in range(65)]})
+
+
 def test_a_body_without_base64_measures_none() -> None:
     text = 'say ";base64," and "input_audio": {"data": "x"} ' * 500
     assert call_to("/v1/chat/completions", {"model": "m", "messages": [{"content": text}]}).inline_bytes == 0
