@@ -218,13 +218,22 @@ def _read_chat(conversation: Conversation, asked: dict[str, Any]) -> None:
     conversation.tools = _tool_names(asked.get("tools")) or _tool_names(asked.get("functions"))
     talk = Talk()
     for message in _messages(conversation, asked, "messages"):
-        message = mapping(message)
+        if not isinstance(message, dict):
+            message = NOTHING
         role, content = message.get("role"), message.get("content")
         if role == "user":
-            talk.turn(False).texts += _texts(content)
+            texts = talk.turn(False).texts
+            if isinstance(content, str):  # of hundreds of messages most are just that
+                texts.append(content)
+            else:
+                texts += _texts(content)
         elif role == "assistant":
             turn = talk.turn(True)
-            turn.texts += [said for said in _texts(content) if said]
+            if isinstance(content, str):
+                if content:
+                    turn.texts.append(content)
+            else:
+                turn.texts += [said for said in _texts(content) if said]
             if "tool_calls" not in message and "function_call" not in message:
                 continue
             called = [mapping(tool_call).get("function") for tool_call in listed(message.get("tool_calls"))]
