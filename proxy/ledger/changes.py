@@ -100,14 +100,10 @@ class Changes:
         if set(self._columns) <= {"org", "task"}:
             return {}
         most: dict[Task, tuple[int, Values]] = {}
-        spent: dict[tuple[Task, Values], int] = {}
-        for values, org, task, cost in self._sums.cost_of_tasks(chosen, self._columns):
-            place = ((org, task), values)
-            spent[place] = spent.get(place, 0) + cost
-        for (task_key, values), cost in sorted(spent.items()):
-            if task_key not in most or cost > most[task_key][0]:
-                most[task_key] = (cost, values)
-        return {task_key: values for task_key, (_, values) in most.items()}
+        for (org, task, *values), (cost, _) in self._sums.cost_of_tasks(chosen, self._columns).items():
+            place = (-cost, tuple(values))
+            most[org, task] = min(most.get((org, task), place), place)
+        return {task: values for task, (_, values) in most.items()}
 
     def _costs_of(self, chosen: Subquery, wholes: dict[Task, Whole]) -> dict[str, int]:
         """What each outcome of the tasks cost."""
