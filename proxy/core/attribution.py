@@ -56,7 +56,7 @@ def fates(amount: int, mix: Mix, *, has_task: bool, is_old: bool) -> list[int]:
     return found
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Spread(msgspec.Struct, frozen=True, gc=False):
     """Some amounts, as a reader should see them: the mean alone is what one dear change makes of it. In nano-USD."""
 
     median: int

@@ -26,6 +26,8 @@ BY = ("task", "team", "user", "model", "agent", "outcome", "month", "provider", 
 
 COUNTS = tuple(name for name in DAY_SUMS if name not in (*USAGE_SUMS, "calls", "cost_nusd", "list_nusd"))
 COST = DAY_SUMS.index("cost_nusd")
+NO_SUMS = (0,) * len(DAY_SUMS)
+NO_FATES = (0,) * len(FATES)
 SHAPE = Shape(names=DAY_SUMS, usage=USAGE_SUMS, counts=COUNTS)
 
 ROWS_MAX = 100_000
@@ -78,7 +80,7 @@ class _Making:
         self._patience = patience
         self._tallies: dict[Values, Tally] = {}
         self._columns = [name for name in by if name not in ("month", "outcome")]
-        self._before = Tally(0)
+        self._before = Tally()
         self._told: dict[str, dict[str, object]] = {}
         self._begins_ms: dict[tuple[str, str], int] = {}
 
@@ -106,7 +108,7 @@ class _Making:
     def _add_up(self, sums: Sums, interval: Interval) -> None:
         columns = self._with("org", "team") if self._patience.rules else self._columns
         for cell in sums.by_mix(interval.start_ms, interval.end_ms, columns):
-            is_old = self._is_old(dict(zip(columns, cell.values, strict=True)), interval)
+            is_old = bool(self._patience.rules) and self._is_old(dict(zip(columns, cell.values, strict=True)), interval)
             became = fates(cell.sums[COST], cell.mix, has_task=cell.has_task, is_old=is_old)
             values = cell.values[: len(self._columns)]
             self._tally(self._placed(values, interval.month, "")).add(cell.sums, became)
@@ -118,7 +120,7 @@ class _Making:
             values, named = found[: len(self._columns)], dict(zip(columns, found, strict=True))
             parts = changes.of_task(named["org"], named["task"])
             if not parts:
-                is_old = self._is_old(named, interval)
+                is_old = bool(self._patience.rules) and self._is_old(named, interval)
                 became = fates(amounts[COST], NO_OUTCOME, has_task=bool(named["task"]), is_old=is_old)
                 self._tally(self._placed(values, interval.month, "")).add(amounts, became)
                 continue
@@ -130,8 +132,7 @@ class _Making:
         return self._columns + [name for name in names if name not in self._columns]
 
     def _is_old(self, named: dict[str, str], interval: Interval) -> bool:
-        if not self._patience.rules:
-            return False
+        """Whether what was spent in the interval has used up the patience of a rule."""
         scope = named["org"], named["team"]
         begins_ms = self._begins_ms.get(scope)
         if begins_ms is None:
@@ -143,7 +144,7 @@ class _Making:
         start_ms = self._since_ms - (self._until_ms - self._since_ms)
         if "month" in self._by or "outcome" in self._by or sums.first_ms is None or self._since_ms <= sums.first_ms:
             return
-        nowhere = Tally(0)
+        nowhere = Tally()
         before = sums.over(max(start_ms, sums.first_ms), self._since_ms, self._columns, ("cost_nusd",))
         for values, (cost,) in before.items():
             for tally in (self._before, self._tallies.get(values, nowhere)):
@@ -174,21 +175,22 @@ class _Making:
                 raise ReportInvalid(
                     f"the report has more than {ROWS_MAX:,} rows; ask for a shorter time or fewer names in `by`"
                 )
-            tally = self._tallies[values] = Tally(len(DAY_SUMS))
+            tally = self._tallies[values] = Tally()
         return tally
 
     def report(self, teams: Sequence[Team]) -> Report:
-        total = Tally(len(DAY_SUMS))
+        total = Tally()
         total.before_nusd, total.before_changes = self._before.before_nusd, self._before.before_changes
         rows = []
         with_before = "month" not in self._by and "outcome" not in self._by
         by_name = {team.name: team for team in teams}
         withheld: set[str] = set()
+        team_at = self._by.index("team") if {"team"} <= {*self._by} <= TEAM_BY else None
         for values in in_order(self._tallies):
             tally = self._tallies[values]
-            total.add(tally.sums, tally.fates)
+            total.add(tally.sums or NO_SUMS, tally.fates or NO_FATES)
             total.changes += tally.changes
-            team = by_name.get(values[self._by.index("team")]) if {"team"} <= {*self._by} <= TEAM_BY else None
+            team = None if team_at is None else by_name.get(values[team_at])
             if team is not None and team.size < PEOPLE_MIN:
                 withheld.add(team.name)
                 team = None
@@ -206,7 +208,7 @@ class _Making:
     def _row(self, values: Values, tally: Tally, team: Team | None, with_before: bool) -> Row:
         delivery = None
         if team is not None:
-            cost = tally.sums[COST]
+            cost = tally.sums[COST] if tally.sums else 0
             delivery = delivery_of(team, tally, cost, self._lasted_ms(values))
         of_one = "user" in self._by
         return row_of(values, tally, SHAPE, of_one_person=of_one, with_before=with_before, delivery=delivery)

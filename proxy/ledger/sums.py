@@ -88,7 +88,7 @@ class Cell(NamedTuple):
     values: Values
     has_task: bool
     mix: Mix
-    sums: list[int]
+    sums: Sequence[int]
 
 
 class Query(NamedTuple):
@@ -121,7 +121,7 @@ class Sums:
 
     def over(
         self, start_ms: int, end_ms: int, columns: Sequence[str], names: Sequence[str] = DAY_SUMS
-    ) -> dict[Values, list[int]]:
+    ) -> dict[Values, Sequence[int]]:
         """Sums of `names` (of DAY_SUMS) by `columns` (of DAY_DIMENSIONS); where all of them are 0, there are none."""
         return self._over(*self._widened(start_ms, end_ms), Query(columns, names))
 
@@ -132,7 +132,7 @@ class Sums:
         for values, sums in found.items():
             yield Cell(values[:width], bool(values[width]), Mix(*values[width + 1 :]), sums)
 
-    def cost_of_tasks(self, chosen: Subquery, columns: Sequence[str]) -> dict[Values, list[int]]:
+    def cost_of_tasks(self, chosen: Subquery, columns: Sequence[str]) -> dict[Values, Sequence[int]]:
         """What the tasks in `chosen` (org, task) cost in all time, and their calls, by org, task and `columns`."""
         query = Query(("org", "task", *columns), ("cost_nusd", "calls"), chosen=chosen)
         return self._over(*self._widened(0, self.end_ms), query)
@@ -157,8 +157,8 @@ class Sums:
             end_ms = next_month(self.end_ms - 1)
         return start_ms, end_ms
 
-    def _over(self, start_ms: int, end_ms: int, query: Query) -> dict[tuple[Any, ...], list[int]]:
-        found: dict[tuple[Any, ...], list[int]] = {}
+    def _over(self, start_ms: int, end_ms: int, query: Query) -> dict[tuple[Any, ...], Sequence[int]]:
+        found: dict[tuple[Any, ...], Sequence[int]] = {}
         for piece in cover(start_ms, end_ms, self._open):
             by = add if piece.sign > 0 else sub
             for values, sums in self._of_calls(piece, query) if piece.level == "calls" else self._grouped(piece, query):
@@ -166,10 +166,10 @@ class Sums:
                 if known is None and by is add:
                     found[values] = sums
                 else:  # what is taken away may come before what it is taken from
-                    found[values] = list(map(by, known or repeat(0), sums))
+                    found[values] = tuple(map(by, known or repeat(0), sums))
         return {values: sums for values, sums in found.items() if any(sums)}
 
-    def _grouped(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+    def _grouped(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], Sequence[int]]]:
         """What a roll-up has of a piece, whatever its sign."""
         table, time = ROLLUPS[piece.level]
         by: list[ColumnElement[Any]] = [table.c[name] for name in query.columns]
@@ -189,9 +189,9 @@ class Sums:
         width = len(by)
         for row in self._connection.execute(statement.where(*where).group_by(*by)).all():  # one by one takes longer
             if row[width]:  # else a sum over no rows, where nothing is grouped by
-                yield tuple(row[:width]), list(row[width + 1 :])
+                yield row[:width], row[width + 1 :]
 
-    def _of_calls(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+    def _of_calls(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], Sequence[int]]]:
         """As `_grouped`, call by call."""
         statement = select(calls.c.record).where(calls.c.at_ms >= piece.start_ms, calls.c.at_ms < piece.end_ms)
         for (data,) in self._connection.execute(statement.execution_options(yield_per=ROWS_AT_ONCE)):
