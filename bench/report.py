@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
+from proxy.child import keep_what_is_there
 from proxy.core.outcomes import Team
 from proxy.core.report import Report
 from proxy.ledger.database import Ledger
@@ -260,6 +261,7 @@ def run(name: str, url: str, asked: argparse.Namespace) -> None:
         f"{name}: {count:,} records in {filled_s - begun_s:.0f} s, {hours:,} rows of hours, {days:,} of days, ", end=""
     )
     print(f"closed in {closed_s - filled_s:.0f} s")
+    keep_what_is_there()  # as the bookkeeper does, which makes reports
     print(f"  {'report':38} {'rows':>7} {'first, ms':>9} {'median':>9} {'best':>9} {'our CPU':>9}")
     timed(ledger, asked.repeats)
     ledger.close()

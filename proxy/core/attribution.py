@@ -69,6 +69,8 @@ def spread(amounts: Sequence[int]) -> Spread | None:
     """None for no amounts. Quartiles are amounts that occur (nearest rank)."""
     if not amounts:
         return None
+    if len(amounts) == 1:  # as in most rows of a report of tasks
+        return Spread(amounts[0], amounts[0], amounts[0], amounts[0])
     ordered = sorted(amounts)
 
     def rank(percent: int) -> int:

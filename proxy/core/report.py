@@ -6,7 +6,7 @@ There is no other order, on purpose: a list of people by use is what this produc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import add
+from operator import add, itemgetter
 from typing import Any
 
 import msgspec
@@ -124,12 +124,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Teams whose delivery is not shown, since they are fewer than PEOPLE_MIN people."""
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """How a row is made of its sums: the names of sums, which of them are usage, and which are counted apart."""
+class Shape:
+    """How a row is made of its sums: the names of sums, which of them are usage, and which are counted apart.
 
-    names: tuple[str, ...]
-    usage: tuple[str, ...]
-    counts: tuple[str, ...]
+    A report of tasks has tens of thousands of rows, so each is made with few steps.
+    """
+
+    def __init__(self, names: Sequence[str], usage: Sequence[str], counts: Sequence[str]) -> None:
+        self.nothing = (0,) * len(names)
+        self.usage = tuple(usage)
+        self.counts = tuple(counts)
+        self.usage_of, self.counts_of, self.tokens_of, self.heads_of = (
+            itemgetter(*map(names.index, each))
+            for each in (usage, counts, TOKEN_FIELDS, ("calls", "cost_nusd", "list_nusd", "repeat_nusd"))
+        )
 
 
 def row_of(
@@ -142,18 +150,19 @@ def row_of(
     delivery: Delivery | None = None,
 ) -> Row:
     """The row that was added up."""
-    named = dict(zip(shape.names, tally.sums, strict=True)) if tally.sums else dict.fromkeys(shape.names, 0)
-    more: dict[str, Any] = {name: named[name] for name in shape.counts}
+    sums = tally.sums or shape.nothing
+    calls, cost_nusd, list_nusd, repeat_nusd = shape.heads_of(sums)
+    more: dict[str, Any] = dict(zip(shape.counts, shape.counts_of(sums), strict=True))
     if not of_one_person:
-        more |= work_of(tally, named["cost_nusd"], named["repeat_nusd"])
+        more |= work_of(tally, cost_nusd, repeat_nusd)
         more["before"] = before_of(tally) if with_before else None
     return Row(
         values=tuple([value or None for value in values]),
-        calls=named["calls"],
-        cost_nusd=named["cost_nusd"],
-        list_nusd=named["list_nusd"],
-        tokens=sum([named[name] for name in TOKEN_FIELDS]),
-        usage={name: named[name] for name in shape.usage},
+        calls=calls,
+        cost_nusd=cost_nusd,
+        list_nusd=list_nusd,
+        tokens=sum(shape.tokens_of(sums)),
+        usage=dict(zip(shape.usage, shape.usage_of(sums), strict=True)),
         delivery=delivery,
         **more,
     )

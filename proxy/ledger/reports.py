@@ -26,8 +26,6 @@ BY = ("task", "team", "user", "model", "agent", "outcome", "month", "provider", 
 
 COUNTS = tuple(name for name in DAY_SUMS if name not in (*USAGE_SUMS, "calls", "cost_nusd", "list_nusd"))
 COST = DAY_SUMS.index("cost_nusd")
-NO_SUMS = (0,) * len(DAY_SUMS)
-NO_FATES = (0,) * len(FATES)
 SHAPE = Shape(names=DAY_SUMS, usage=USAGE_SUMS, counts=COUNTS)
 
 ROWS_MAX = 100_000
@@ -83,6 +81,7 @@ class _Making:
         self._before = Tally()
         self._told: dict[str, dict[str, object]] = {}
         self._begins_ms: dict[tuple[str, str], int] = {}
+        self._months: list[Interval] = []
 
     def read(self, connection: Connection) -> None:
         sums = Sums(connection)
@@ -91,7 +90,7 @@ class _Making:
             start_ms, end_ms = max(self._since_ms, sums.first_ms), min(self._until_ms, sums.end_ms)
             self._read_sums(sums, changes, start_ms, end_ms)
         for values, change, decided_ms in changes.decided(self._since_ms, self._until_ms):
-            month = month_at(decided_ms, self._months_of)[0] if "month" in self._by else ""
+            month = self._month(decided_ms) if "month" in self._by else ""
             self._tally(self._placed(values, month, change.key)).changes.append(change)
         self._read_before(sums, changes)
         sums.done()
@@ -162,6 +161,13 @@ class _Making:
                 yield Interval(begun_ms, edge_ms, interval.month)
                 begun_ms = edge_ms
 
+    def _month(self, at_ms: int) -> str:
+        for known in self._months:
+            if known.start_ms <= at_ms < known.end_ms:
+                return known.month
+        self._months.append(Interval(*month_bounds(at_ms, self._months_of), month_at(at_ms, self._months_of)[0]))
+        return self._months[-1].month
+
     def _placed(self, values: Values, month: str, outcome: str) -> Values:
         if len(self._columns) == len(self._by):
             return values
@@ -181,6 +187,9 @@ class _Making:
     def report(self, teams: Sequence[Team]) -> Report:
         total = Tally()
         total.before_nusd, total.before_changes = self._before.before_nusd, self._before.before_changes
+        tallies = self._tallies.values()
+        total.sums = [sum(amounts) for amounts in zip(*(tally.sums for tally in tallies if tally.sums), strict=True)]
+        total.fates = [sum(amounts) for amounts in zip(*(tally.fates for tally in tallies if tally.fates), strict=True)]
         rows = []
         with_before = "month" not in self._by and "outcome" not in self._by
         by_name = {team.name: team for team in teams}
@@ -188,7 +197,6 @@ class _Making:
         team_at = self._by.index("team") if {"team"} <= {*self._by} <= TEAM_BY else None
         for values in in_order(self._tallies):
             tally = self._tallies[values]
-            total.add(tally.sums or NO_SUMS, tally.fates or NO_FATES)
             total.changes += tally.changes
             team = None if team_at is None else by_name.get(values[team_at])
             if team is not None and team.size < PEOPLE_MIN:
