@@ -63,7 +63,7 @@ def parts_of(expected: list[Record], by: tuple[str, ...]) -> dict[tuple[str | No
     return dict(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     steps=STEPS,
     by=st.lists(st.sampled_from(BY), min_size=1, max_size=3, unique=True),
