@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Select, case, delete, func, insert, literal, select
 
 from .rollups import DAY_DIMENSIONS, DAY_MS, DAY_SUMS, MEASURES, RESULTS_APART, day_of, digest, month_of
-from .tables import daily, hourly, monthly, open_days
+from .tables import SUMS_USED, daily, hourly, meta, monthly, open_days
 
 if TYPE_CHECKING:
     from .engine import Database
@@ -64,7 +64,9 @@ def close_days(database: Database, now_ms: int) -> int:
             connection.execute(delete(daily).where(daily.c.day_ms == day_ms))
             names = ["day_ms", "number", *DAY_DIMENSIONS, *DAY_SUMS]
             connection.execute(insert(daily).from_select(names, sums_of_day(day_ms)))
-            move_month(database, connection, month_of(day_ms), before, rows_of(connection, day_ms))
+            after = rows_of(connection, day_ms)
+            move_month(database, connection, month_of(day_ms), before, after)
+            note_used(connection, after)
             connection.execute(delete(open_days).where(open_days.c.day_ms == day_ms))
     return len(days)
 
@@ -91,6 +93,23 @@ def move_month(database: Database, connection: Connection, month_ms: int, before
         connection.execute(upsert, rows)
     if before:
         connection.execute(delete(monthly).where(monthly.c.month_ms == month_ms, monthly.c.calls == 0))
+
+
+def sums_used(connection: Connection) -> set[str]:
+    """The sums that are worth reading from days and months: of a house that makes no images, say, a third is 0."""
+    known = connection.execute(select(meta.c.value).where(meta.c.name == SUMS_USED)).scalar()
+    return set((known or "").split())
+
+
+def note_used(connection: Connection, rows: Rows) -> None:
+    """Before a sum is read it must have been noted; none is ever taken back."""
+    known = sums_used(connection)
+    used = known | {
+        name for name, amounts in zip(DAY_SUMS, zip(*rows.values(), strict=True), strict=False) if any(amounts)
+    }
+    if used != known:
+        connection.execute(delete(meta).where(meta.c.name == SUMS_USED))
+        connection.execute(insert(meta).values(name=SUMS_USED, value=" ".join(sorted(used))))
 
 
 def sums_of_day(day_ms: int) -> Select[tuple[int]]:

@@ -35,7 +35,7 @@ from sqlalchemy.schema import CreateTable, DropTable
 from ..core.attribution import NO_OUTCOME, STATES, Mix
 from ..core.record import decode
 from .cover import Piece, Range, cover
-from .daily import open_days_of
+from .daily import open_days_of, sums_used
 from .rollups import (
     DAY_MS,
     DAY_SUMS,
@@ -82,6 +82,9 @@ task_mixes = Table(
 )
 
 
+ZERO: ColumnElement[int] = literal_column("0")
+
+
 class Cell(NamedTuple):
     """Sums of calls that are alike in `values`, in having a task or not, and in what their tasks came to."""
 
@@ -110,6 +113,7 @@ class Sums:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._open = open_days_of(connection)
+        self._used = sums_used(connection)
         # Asked for one by one, each is found at an end of the index; SQLite reads the whole table for both at once.
         first, last = (connection.execute(select(each(hourly.c.hour_ms))).scalar() for each in (func.min, func.max))
         self.first_ms: int | None = None if first is None else day_of(first)
@@ -185,11 +189,20 @@ class Sums:
             chosen = query.chosen
             source = source.join(chosen, and_(table.c.task == chosen.c.task, table.c.org == chosen.c.org))
             where.append(table.c.task != "")
-        statement = select(*by, func.count(), *(sum_of(table, name) for name in query.names)).select_from(source)
+        statement = select(*by, func.count(), *(self._sum_of(table, name) for name in query.names)).select_from(source)
         width = len(by)
         for row in self._connection.execute(statement.where(*where).group_by(*by)).all():  # one by one takes longer
             if row[width]:  # else a sum over no rows, where nothing is grouped by
                 yield row[:width], row[width + 1 :]
+
+    def _sum_of(self, table: Table, name: str) -> ColumnElement[Any]:
+        """`daily` and `monthly` have results side by side; in `hourly` they are a column."""
+        if table is not hourly and name not in self._used:
+            return ZERO
+        apart = table is hourly and name in RESULTS_APART
+        amounts = case((hourly.c.result == name, hourly.c.calls), else_=0) if apart else table.c[name]
+        # PostgreSQL adds up bigints to a numeric, which its driver reads many times as slowly.
+        return cast(func.sum(amounts), BigInteger)
 
     def _of_calls(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], Sequence[int]]]:
         """As `_grouped`, call by call."""
@@ -221,14 +234,3 @@ class Sums:
     def _mix_of_task(self) -> dict[tuple[str, str], Mix]:
         columns = [self._mixes.c[name] for name in ("org", "task", *STATES)]
         return {(org, task): Mix(*weights) for org, task, *weights in self._connection.execute(select(*columns))}
-
-
-ZERO: ColumnElement[int] = literal_column("0")
-
-
-def sum_of(table: Table, name: str) -> ColumnElement[Any]:
-    """`daily` and `monthly` have results side by side; in `hourly` they are a column."""
-    apart = table is hourly and name in RESULTS_APART
-    amounts = case((hourly.c.result == name, hourly.c.calls), else_=0) if apart else table.c[name]
-    # PostgreSQL adds up bigints to a numeric, which its driver reads many times as slowly.
-    return cast(func.sum(amounts), BigInteger)

@@ -16,6 +16,7 @@ from proxy.core.outcomes import Team
 from proxy.core.patience import NO_PATIENCE, Patience
 from proxy.core.record import Record
 from proxy.core.report import Report
+from proxy.core.usage import Usage
 from proxy.ledger import reports as module
 from proxy.ledger.database import Ledger, open_ledger
 from proxy.ledger.reports import BY, COUNTS, ReportInvalid
@@ -138,6 +139,17 @@ def test_a_call_that_moves_away_leaves_nothing_of_its_row_in_a_closed_month(ledg
         assert (row.values, row.calls, row.accepted_outcomes) == (("payments",), 2, 1)
         ledger.close_days(AT_MS + 3 * DAY_MS)
         check_months(ledger)
+
+
+def test_what_only_a_late_call_has_is_in_closed_days_and_months_too(ledger: Ledger) -> None:
+    ledger.ingest(entries(made(1)))
+    ledger.close_days(AT_MS + 3 * DAY_MS)
+    ledger.ingest(entries(made(2, usage=Usage(images=3), result="failed"), first=2))
+    for _ in range(2):
+        for since_ms in (0, AT_MS - AT_MS % DAY_MS):
+            total = ledger.report(["task"], since_ms=since_ms, until_ms=AT_MS + DAY_MS).total
+            assert (total.usage["images"], total.usage["input"], total.failed) == (3, 1000, 1)
+        ledger.close_days(AT_MS + 3 * DAY_MS)
 
 
 def test_a_report_that_breaks_off_leaves_nothing_in_the_way_of_the_next(
