@@ -56,7 +56,7 @@ def fates(amount: int, mix: Mix, *, has_task: bool, is_old: bool) -> list[int]:
     return found
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Spread(msgspec.Struct, frozen=True, gc=False):
     """Some amounts, as a reader should see them: the mean alone is what one dear change makes of it. In nano-USD."""
 
     median: int
@@ -69,6 +69,8 @@ def spread(amounts: Sequence[int]) -> Spread | None:
     """None for no amounts. Quartiles are amounts that occur (nearest rank)."""
     if not amounts:
         return None
+    if len(amounts) == 1:  # as in most rows of a report of tasks
+        return Spread(amounts[0], amounts[0], amounts[0], amounts[0])
     ordered = sorted(amounts)
 
     def rank(percent: int) -> int:

@@ -6,6 +6,7 @@ There is no other order, on purpose: a list of people by use is what this produc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import add, itemgetter
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ PEOPLE_MIN = 5
 Values = tuple[str, ...]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An outcome that was decided in the time of a report: `accepted`, or undone.
 
     cost_nusd   its share of what its task cost
@@ -37,7 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     lead_ms: int | None
 
 
-class Before(msgspec.Struct, frozen=True, kw_only=True):
+class Before(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The window before, of the same length."""
 
     cost_nusd: int = 0
@@ -45,7 +46,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_accepted_nusd: int | None = None
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a team delivered. `cost_per_unit_nusd` is all that it spent over its units; None: it delivered none."""
 
     unit: str
@@ -56,25 +57,26 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """One row while it is added up: sums by name, what became of the money, and the changes that were decided."""
+    """One row while it is added up: sums by name, what became of the money, and the changes that were decided.
+
+    `sums` and `fates` are empty until something is added.
+    """
 
     __slots__ = ("before_changes", "before_nusd", "changes", "fates", "sums")
 
-    def __init__(self, names: int) -> None:
-        self.sums = [0] * names
-        self.fates = [0] * len(FATES)
+    def __init__(self) -> None:
+        self.sums: Sequence[int] = ()
+        self.fates: Sequence[int] = ()
         self.changes: list[Change] = []
         self.before_nusd = 0
         self.before_changes: list[Change] = []
 
     def add(self, sums: Sequence[int], became: Sequence[int]) -> None:
-        for index, value in enumerate(sums):
-            self.sums[index] += value
-        for index, value in enumerate(became):
-            self.fates[index] += value
+        self.sums = list(map(add, self.sums, sums)) if self.sums else sums
+        self.fates = list(map(add, self.fates, became)) if self.fates else became
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Sums of calls. `values` belong to the report's `by`, in its order; None is an absent task, agent or the like.
 
     `cost_nusd` leaves out the `unpriced_calls` and contains the guess for the `assumed_calls`; `became` cuts it by
@@ -97,16 +99,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     list_nusd: int
     tokens: int
     usage: dict[str, int]
-    became: dict[str, int] | None
-    accepted_outcomes: int | None
-    undone_outcomes: int | None
-    cost_per_accepted_nusd: Spread | None
-    lead_ms: int | None
-    unproven_share: float | None
-    undone_share: float | None
-    repeated_share: float | None
-    before: Before | None
-    delivery: Delivery | None
+    became: dict[str, int] | None = None
+    accepted_outcomes: int | None = None
+    undone_outcomes: int | None = None
+    cost_per_accepted_nusd: Spread | None = None
+    lead_ms: int | None = None
+    unproven_share: float | None = None
+    undone_share: float | None = None
+    repeated_share: float | None = None
+    before: Before | None = None
+    delivery: Delivery | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,12 +124,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Teams whose delivery is not shown, since they are fewer than PEOPLE_MIN people."""
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """How a row is made of its sums: the names of sums, which of them are usage, and which are counted apart."""
+class Shape:
+    """How a row is made of its sums: the names of sums, which of them are usage, and which are counted apart.
 
-    names: tuple[str, ...]
-    usage: tuple[str, ...]
-    counts: tuple[str, ...]
+    A report of tasks has tens of thousands of rows, so each is made with few steps.
+    """
+
+    def __init__(self, names: Sequence[str], usage: Sequence[str], counts: Sequence[str]) -> None:
+        self.nothing = (0,) * len(names)
+        self.usage = tuple(usage)
+        self.counts = tuple(counts)
+        self.usage_of, self.counts_of, self.tokens_of, self.heads_of = (
+            itemgetter(*map(names.index, each))
+            for each in (usage, counts, TOKEN_FIELDS, ("calls", "cost_nusd", "list_nusd", "repeat_nusd"))
+        )
 
 
 def row_of(
@@ -140,47 +150,53 @@ def row_of(
     delivery: Delivery | None = None,
 ) -> Row:
     """The row that was added up."""
-    named = dict(zip(shape.names, tally.sums, strict=True))
-    became = dict(zip(FATES, tally.fates, strict=True))
-    cost = named["cost_nusd"]
+    sums = tally.sums or shape.nothing
+    calls, cost_nusd, list_nusd, repeat_nusd = shape.heads_of(sums)
+    more: dict[str, Any] = dict(zip(shape.counts, shape.counts_of(sums), strict=True))
+    if not of_one_person:
+        more |= work_of(tally, cost_nusd, repeat_nusd)
+        more["before"] = before_of(tally) if with_before else None
+    return Row(
+        values=tuple([value or None for value in values]),
+        calls=calls,
+        cost_nusd=cost_nusd,
+        list_nusd=list_nusd,
+        tokens=sum(shape.tokens_of(sums)),
+        usage=dict(zip(shape.usage, shape.usage_of(sums), strict=True)),
+        delivery=delivery,
+        **more,
+    )
+
+
+def work_of(tally: Tally, cost_nusd: int, repeat_nusd: int) -> dict[str, Any]:
+    """The fields of a row that are about how people work."""
+    became = dict(zip(FATES, tally.fates, strict=True)) if tally.fates else dict.fromkeys(FATES, 0)
     accepted = weight_of(tally.changes, accepted=True)
     undone = weight_of(tally.changes, accepted=False)
-    leads = sorted(change.lead_ms for change in tally.changes if change.accepted and change.lead_ms is not None)
-    before = None
-    if with_before:
-        per_change = spread(costs(tally.before_changes))
-        before = Before(
-            cost_nusd=tally.before_nusd,
-            accepted_outcomes=weight_of(tally.before_changes, accepted=True),
-            cost_per_accepted_nusd=None if per_change is None else per_change.median,
-        )
+    leads = sorted([change.lead_ms for change in tally.changes if change.accepted and change.lead_ms is not None])
+    return {
+        "became": became,
+        "accepted_outcomes": accepted,
+        "undone_outcomes": undone,
+        "cost_per_accepted_nusd": spread(costs(tally.changes)),
+        "lead_ms": median(leads) if leads else None,
+        "unproven_share": share(became["unproven"] + became["for_nothing"], cost_nusd),
+        "undone_share": share(undone, accepted + undone),
+        "repeated_share": share(repeat_nusd, cost_nusd),
+    }
 
-    def about_work(value: Any) -> Any:
-        return None if of_one_person else value
 
-    return Row(
-        values=tuple(value or None for value in values),
-        calls=named["calls"],
-        cost_nusd=cost,
-        list_nusd=named["list_nusd"],
-        tokens=sum(named[name] for name in TOKEN_FIELDS),
-        usage={name: named[name] for name in shape.usage},
-        **{name: named[name] for name in shape.counts},
-        became=about_work(became),
-        accepted_outcomes=about_work(accepted),
-        undone_outcomes=about_work(undone),
-        cost_per_accepted_nusd=about_work(spread(costs(tally.changes))),
-        lead_ms=about_work(median(leads) if leads else None),
-        unproven_share=about_work(share(became["unproven"] + became["for_nothing"], cost)),
-        undone_share=about_work(share(undone, accepted + undone)),
-        repeated_share=about_work(share(named["repeat_nusd"], cost)),
-        before=about_work(before),
-        delivery=delivery,
+def before_of(tally: Tally) -> Before:
+    per_change = spread(costs(tally.before_changes))
+    return Before(
+        cost_nusd=tally.before_nusd,
+        accepted_outcomes=weight_of(tally.before_changes, accepted=True),
+        cost_per_accepted_nusd=None if per_change is None else per_change.median,
     )
 
 
 def weight_of(changes: Sequence[Change], *, accepted: bool) -> int:
-    return sum(change.weight for change in changes if change.accepted is accepted)
+    return sum([change.weight for change in changes if change.accepted is accepted])
 
 
 def costs(changes: Sequence[Change]) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Subquery, and_, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Subquery, and_, cast, func, or_, select
 
 from ..core.attribution import shares
 from ..core.report import Change, Values
@@ -27,14 +27,6 @@ class Part(NamedTuple):
     weight: int
 
 
-class Whole(NamedTuple):
-    """What a task cost in all time, and when its first call was."""
-
-    cost_nusd: int
-    first_at_ms: int
-
-
-NOTHING = Whole(0, 0)
 Task = tuple[str, str]
 """org, task"""
 Parts = dict[Task, list[Part]]
@@ -47,6 +39,7 @@ class Changes:
         self._connection = connection
         self._sums = sums
         self._columns = tuple(columns)
+        self._cut: dict[Task, dict[str, int]] = {}
 
     def of_task(self, org: str, task: str) -> Sequence[Part]:
         """The outcomes that a task's cost goes to, in the order in which they landed."""
@@ -60,62 +53,64 @@ class Changes:
             and_(outcomes.c.state == "undone", within(outcomes.c.undone_ms, since_ms, until_ms)),
         )
         columns = [outcomes.c[name] for name in ("key", "org", "task", "rule", "kind", "state", "weight")]
-        statement = select(*columns, outcomes.c.accepted_ms, outcomes.c.undone_ms)
-        rows = self._connection.execute(statement.where(when, outcomes.c.weight > 0).order_by(outcomes.c.key)).all()
+        columns += [outcomes.c.accepted_ms, outcomes.c.undone_ms]
+        same = and_(tasks.c.task == outcomes.c.task, tasks.c.org == outcomes.c.org, CAN_COUNT)
+        whole = (cast(func.sum(tasks.c.cost_nusd), BigInteger), func.min(tasks.c.first_at_ms))
+        statement = select(*columns, *whole).select_from(outcomes.outerjoin(tasks, same))
+        statement = statement.where(when, outcomes.c.weight > 0).group_by(outcomes.c.key).order_by(outcomes.c.key)
+        rows = self._connection.execute(statement).all()
         if not rows:
             return
         chosen = select(outcomes.c.org, outcomes.c.task).where(when, CAN_COUNT).distinct().subquery()
-        wholes, places = self._wholes(chosen), self._places(chosen)
-        cost = self._costs_of(chosen, wholes)
-        for row in rows:
-            task = (row.org, row.task)
-            whole = wholes.get(task)
-            accepted = row.state == "accepted"
+        places = self._places(chosen)
+        for key, org, name, rule, kind, state, weight, accepted_ms, undone_ms, cost_nusd, first_at_ms in rows:
+            task = (org, name)
+            accepted = state == "accepted"
             change = Change(
-                key=row.key,
-                rule=row.rule,
-                kind=row.kind,
-                weight=row.weight,
+                key=key,
+                rule=rule,
+                kind=kind,
+                weight=weight,
                 accepted=accepted,
-                cost_nusd=cost.get(row.key, 0),
-                lead_ms=max(0, row.accepted_ms - whole.first_at_ms) if accepted and whole is not None else None,
+                cost_nusd=self._share(key, task, cost_nusd) if cost_nusd else 0,
+                lead_ms=max(0, accepted_ms - first_at_ms) if accepted and first_at_ms is not None else None,
             )
-            decided_ms = row.accepted_ms if accepted else row.undone_ms
-            yield places.get(task) or self._known(row.org, row.task), change, decided_ms
+            yield places.get(task) or self._known(*task), change, accepted_ms if accepted else undone_ms
 
     def _known(self, org: str, task: str) -> Values:
         """The row of an outcome without calls: what it says itself."""
         known = {"org": org, "task": task}
         return tuple(known.get(name, "") for name in self._columns)
 
-    def _wholes(self, chosen: Subquery) -> dict[Task, Whole]:
-        same = and_(tasks.c.task == chosen.c.task, tasks.c.org == chosen.c.org)
-        sums = (func.sum(tasks.c.cost_nusd), func.min(tasks.c.first_at_ms))
-        statement = select(tasks.c.org, tasks.c.task, *sums).select_from(tasks.join(chosen, same))
-        rows = self._connection.execute(statement.group_by(tasks.c.org, tasks.c.task)).all()
-        return {(org, task): Whole(int(cost), first_at_ms) for org, task, cost, first_at_ms in rows}
-
     def _places(self, chosen: Subquery) -> dict[Task, Values]:
         """The row of each task: by most of its cost, of equals the first by name."""
         if set(self._columns) <= {"org", "task"}:
             return {}
         most: dict[Task, tuple[int, Values]] = {}
-        spent: dict[tuple[Task, Values], int] = {}
-        for values, org, task, cost in self._sums.cost_of_tasks(chosen, self._columns):
-            place = ((org, task), values)
-            spent[place] = spent.get(place, 0) + cost
-        for (task_key, values), cost in sorted(spent.items()):
-            if task_key not in most or cost > most[task_key][0]:
-                most[task_key] = (cost, values)
-        return {task_key: values for task_key, (_, values) in most.items()}
+        for (org, task, *values), (cost, _) in self._sums.cost_of_tasks(chosen, self._columns).items():
+            place = (-cost, tuple(values))
+            known = most.get((org, task))
+            if known is None or place < known:
+                most[org, task] = place
+        return {task: values for task, (_, values) in most.items()}
 
-    def _costs_of(self, chosen: Subquery, wholes: dict[Task, Whole]) -> dict[str, int]:
-        """What each outcome of the tasks cost."""
-        found: dict[str, int] = {}
-        for task, own in parts_of_tasks(self._connection, chosen).items():
-            cut = shares(wholes.get(task, NOTHING).cost_nusd, [part.weight for part in own])
-            found |= {part.key: amount for part, amount in zip(own, cut, strict=True)}
-        return found
+    def _share(self, key: str, task: Task, cost_nusd: int) -> int:
+        """What an outcome cost of all that its task did."""
+        own = self._several.get(task)
+        if own is None:
+            return cost_nusd
+        cut = self._cut.get(task)
+        if cut is None:
+            amounts = shares(cost_nusd, [part.weight for part in own])
+            cut = self._cut[task] = {part.key: amount for part, amount in zip(own, amounts, strict=True)}
+        return cut.get(key, 0)
+
+    @cached_property
+    def _several(self) -> Parts:
+        """The outcomes of tasks that have more than one, which few have."""
+        by = (outcomes.c.org, outcomes.c.task)
+        chosen = select(*by).where(CAN_COUNT).group_by(*by).having(func.count() > 1).subquery()
+        return parts_of_tasks(self._connection, chosen)
 
     @cached_property
     def _parts(self) -> Parts:

@@ -32,8 +32,10 @@ CONNECTIONS_MAX = 8
 """One writer, the threads of the admin port, the exporters; more would only wait for the same disk."""
 CACHE_KIB = 16_384
 """SQLite's page cache: holds the inner pages of all indexes of some ten million calls."""
-FIRST_WITH_DAYS = 5
-"""The first schema with sums of days."""
+FIRST_WITH_MONTHS = 7
+"""The first schema with sums of months, which are made while days are closed."""
+INDEXES_GONE = ("daily_task",)
+"""What earlier versions had and nothing reads any more: it would only make closing days slower."""
 CREATE_LOCK = 0x63616C6C6D657465
 """PostgreSQL advisory lock for making the schema: the letters `callmete`, so that it is nobody else's."""
 
@@ -147,7 +149,8 @@ class Database:
         return known[LEDGER_ID]
 
     def _upgrade(self, version: int) -> None:
-        """Brings the schema of an older version up to ours: every version has only added tables, columns and indexes.
+        """Brings the schema of an older version up to ours: every version has only added tables, columns and indexes,
+        and left out an index.
         In rows of before a new column has its default, which is what the older version would have written."""
         with self._translated(), self._writer.begin() as connection:
             if not self.sqlite:
@@ -161,7 +164,9 @@ class Database:
                         connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
-            if version < FIRST_WITH_DAYS:
+            for name in INDEXES_GONE:
+                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
+            if version < FIRST_WITH_MONTHS:
                 open_all(connection)
             connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value=str(SCHEMA_VERSION)))
 

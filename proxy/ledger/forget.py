@@ -12,7 +12,7 @@ from ..core.record import Record, decode
 from .engine import Database
 from .keys import raise_version
 from .rollups import DIMENSIONS, MEASURES, TASK_MEASURES, digest, hour_of, text
-from .tables import CALLS_FROM, KEYS_VERSION, alerts, calls, claims, daily, hourly, keys, meta, raises, tasks
+from .tables import CALLS_FROM, KEYS_VERSION, alerts, calls, claims, daily, hourly, keys, meta, monthly, raises, tasks
 from .writer import Writer, call_row
 
 BATCH_CALLS = 500
@@ -87,8 +87,9 @@ def forget_the_rest(database: Database, writer: Writer, name: str, done: int) ->
     with database.writing() as connection:
         move_hours(connection, writer, name)
         move_tasks(connection, writer, name)
-        # Their days are open by now, so these rows are out of date and read by nobody.
-        connection.execute(delete(daily).where(daily.c.user == name))
+        # Their days are open by now, so these rows are out of date; months keep being the sum of days.
+        for table in (daily, monthly):
+            connection.execute(delete(table).where(table.c.user == name))
         told = forget_alerts(connection, name)
         gone = connection.execute(delete(claims).where(claims.c.user == name)).rowcount
         given = forget_raises(connection, name)

@@ -46,11 +46,11 @@ def reconcile(database: Database, provider: str, since_ms: int, until_ms: int) -
     """By the names of models. Raises LedgerUnavailable."""
     found: dict[str, Ours] = {}
     with database.reading() as connection:
-        for cell in Sums(connection).over(since_ms, until_ms, ("provider", "model"), with_outcomes=False):
-            if cell.values[0] != provider:
+        for (of, model), sums in Sums(connection).over(since_ms, until_ms, ("provider", "model")).items():
+            if of != provider:
                 continue
-            named = dict(zip(DAY_SUMS, cell.sums, strict=True))
-            ours = found.setdefault(cell.values[1], Ours(model=cell.values[1]))
+            named = dict(zip(DAY_SUMS, sums, strict=True))
+            ours = found.setdefault(model, Ours(model=model))
             ours.calls += named["calls"]
             ours.cost_nusd += named["cost_nusd"]
             ours.list_nusd += named["list_nusd"]

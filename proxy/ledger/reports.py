@@ -12,19 +12,20 @@ from zoneinfo import ZoneInfo
 import msgspec
 from sqlalchemy import Connection
 
-from ..core.attribution import FATES, fates, shares
+from ..core.attribution import FATES, NO_OUTCOME, fates, shares
 from ..core.outcomes import Team
 from ..core.patience import NO_PATIENCE, Patience
 from ..core.report import PEOPLE_MIN, Report, Row, Shape, Tally, Values, delivery_of, in_order, row_of
 from .changes import Changes, told
 from .engine import Database
 from .rollups import DAY_SUMS, USAGE_SUMS
-from .sums import Cell, Sums
+from .sums import Sums
 
 BY = ("task", "team", "user", "model", "agent", "outcome", "month", "provider", "api", "org", "upstream")
 """What a report can be broken down by."""
 
 COUNTS = tuple(name for name in DAY_SUMS if name not in (*USAGE_SUMS, "calls", "cost_nusd", "list_nusd"))
+COST = DAY_SUMS.index("cost_nusd")
 SHAPE = Shape(names=DAY_SUMS, usage=USAGE_SUMS, counts=COUNTS)
 
 ROWS_MAX = 100_000
@@ -77,8 +78,10 @@ class _Making:
         self._patience = patience
         self._tallies: dict[Values, Tally] = {}
         self._columns = [name for name in by if name not in ("month", "outcome")]
-        self._before = Tally(0)
+        self._before = Tally()
         self._told: dict[str, dict[str, object]] = {}
+        self._begins_ms: dict[tuple[str, str], int] = {}
+        self._months: list[Interval] = []
 
     def read(self, connection: Connection) -> None:
         sums = Sums(connection)
@@ -87,49 +90,64 @@ class _Making:
             start_ms, end_ms = max(self._since_ms, sums.first_ms), min(self._until_ms, sums.end_ms)
             self._read_sums(sums, changes, start_ms, end_ms)
         for values, change, decided_ms in changes.decided(self._since_ms, self._until_ms):
-            month = month_at(decided_ms, self._months_of)[0] if "month" in self._by else ""
+            month = self._month(decided_ms) if "month" in self._by else ""
             self._tally(self._placed(values, month, change.key)).changes.append(change)
         self._read_before(sums, changes)
+        sums.done()
         if "outcome" in self._by:
             self._told = told(connection, {values[self._by.index("outcome")] for values in self._tallies})
 
     def _read_sums(self, sums: Sums, changes: Changes, start_ms: int, end_ms: int) -> None:
-        columns = list(self._columns)
-        if self._patience.rules or "outcome" in self._by:
-            columns += [name for name in ("org", "team") if name not in columns]
-        if "outcome" in self._by:
-            columns += [name for name in ("task",) if name not in columns]
         for interval in self._intervals(start_ms, end_ms):
-            for cell in sums.over(interval.start_ms, interval.end_ms, columns):
-                self._take(cell, dict(zip(columns, cell.values, strict=True)), interval, changes)
+            if "outcome" in self._by:
+                self._share_out(sums, changes, interval)
+            else:
+                self._add_up(sums, interval)
 
-    def _take(self, cell: Cell, named: dict[str, str], interval: Interval, changes: Changes) -> None:
-        cost = cell.sums[DAY_SUMS.index("cost_nusd")]
-        values = cell.values[: len(self._columns)]
-        if "outcome" in self._by and any(cell.mix):
+    def _add_up(self, sums: Sums, interval: Interval) -> None:
+        columns = self._with("org", "team") if self._patience.rules else self._columns
+        for cell in sums.by_mix(interval.start_ms, interval.end_ms, columns):
+            is_old = bool(self._patience.rules) and self._is_old(dict(zip(columns, cell.values, strict=True)), interval)
+            became = fates(cell.sums[COST], cell.mix, has_task=cell.has_task, is_old=is_old)
+            values = cell.values[: len(self._columns)]
+            self._tally(self._placed(values, interval.month, "")).add(cell.sums, became)
+
+    def _share_out(self, sums: Sums, changes: Changes, interval: Interval) -> None:
+        """Every sum of a task to its outcomes, in the rows of those."""
+        columns = self._with("org", "team", "task")
+        for found, amounts in sums.over(interval.start_ms, interval.end_ms, columns).items():
+            values, named = found[: len(self._columns)], dict(zip(columns, found, strict=True))
             parts = changes.of_task(named["org"], named["task"])
-            weights = [part.weight for part in parts]
-            cut = [shares(amount, weights) for amount in cell.sums]
-            for number, part in enumerate(parts):
-                sums = [amounts[number] for amounts in cut]
-                became = [sums[DAY_SUMS.index("cost_nusd")] if fate == part.state else 0 for fate in FATES]
-                self._tally(self._placed(values, interval.month, part.key)).add(sums, became)
-            return
-        is_old = bool(self._patience.rules) and interval.end_ms <= self._patience.begins_ms(named["org"], named["team"])
-        became = fates(cost, cell.mix, has_task=cell.has_task, is_old=is_old)
-        self._tally(self._placed(values, interval.month, "")).add(cell.sums, became)
+            if not parts:
+                is_old = bool(self._patience.rules) and self._is_old(named, interval)
+                became = fates(amounts[COST], NO_OUTCOME, has_task=bool(named["task"]), is_old=is_old)
+                self._tally(self._placed(values, interval.month, "")).add(amounts, became)
+                continue
+            for part, own in zip(parts, cut(amounts, [part.weight for part in parts]), strict=True):
+                became = [own[COST] if fate == part.state else 0 for fate in FATES]
+                self._tally(self._placed(values, interval.month, part.key)).add(own, became)
+
+    def _with(self, *names: str) -> list[str]:
+        return self._columns + [name for name in names if name not in self._columns]
+
+    def _is_old(self, named: dict[str, str], interval: Interval) -> bool:
+        """Whether what was spent in the interval has used up the patience of a rule."""
+        scope = named["org"], named["team"]
+        begins_ms = self._begins_ms.get(scope)
+        if begins_ms is None:
+            begins_ms = self._begins_ms[scope] = self._patience.begins_ms(*scope)
+        return interval.end_ms <= begins_ms
 
     def _read_before(self, sums: Sums, changes: Changes) -> None:
         """The window before: for all, and for rows that are in both. A month has none of its own."""
         start_ms = self._since_ms - (self._until_ms - self._since_ms)
         if "month" in self._by or "outcome" in self._by or sums.first_ms is None or self._since_ms <= sums.first_ms:
             return
-        nowhere = Tally(0)
-        for cell in sums.over(
-            max(start_ms, sums.first_ms), self._since_ms, self._columns, ("cost_nusd",), with_outcomes=False
-        ):
-            for tally in (self._before, self._tallies.get(cell.values, nowhere)):
-                tally.before_nusd += cell.sums[0]
+        nowhere = Tally()
+        before = sums.over(max(start_ms, sums.first_ms), self._since_ms, self._columns, ("cost_nusd",))
+        for values, (cost,) in before.items():
+            for tally in (self._before, self._tallies.get(values, nowhere)):
+                tally.before_nusd += cost
         for values, change, _ in changes.decided(start_ms, self._since_ms):
             for tally in (self._before, self._tallies.get(values, nowhere)):
                 tally.before_changes.append(change)
@@ -142,6 +160,13 @@ class _Making:
             for edge_ms in [*(edge for edge in edges if begun_ms < edge < interval.end_ms), interval.end_ms]:
                 yield Interval(begun_ms, edge_ms, interval.month)
                 begun_ms = edge_ms
+
+    def _month(self, at_ms: int) -> str:
+        for known in self._months:
+            if known.start_ms <= at_ms < known.end_ms:
+                return known.month
+        self._months.append(Interval(*month_bounds(at_ms, self._months_of), month_at(at_ms, self._months_of)[0]))
+        return self._months[-1].month
 
     def _placed(self, values: Values, month: str, outcome: str) -> Values:
         if len(self._columns) == len(self._by):
@@ -156,21 +181,24 @@ class _Making:
                 raise ReportInvalid(
                     f"the report has more than {ROWS_MAX:,} rows; ask for a shorter time or fewer names in `by`"
                 )
-            tally = self._tallies[values] = Tally(len(DAY_SUMS))
+            tally = self._tallies[values] = Tally()
         return tally
 
     def report(self, teams: Sequence[Team]) -> Report:
-        total = Tally(len(DAY_SUMS))
+        total = Tally()
         total.before_nusd, total.before_changes = self._before.before_nusd, self._before.before_changes
+        tallies = self._tallies.values()
+        total.sums = [sum(amounts) for amounts in zip(*(tally.sums for tally in tallies if tally.sums), strict=True)]
+        total.fates = [sum(amounts) for amounts in zip(*(tally.fates for tally in tallies if tally.fates), strict=True)]
         rows = []
         with_before = "month" not in self._by and "outcome" not in self._by
         by_name = {team.name: team for team in teams}
         withheld: set[str] = set()
+        team_at = self._by.index("team") if {"team"} <= {*self._by} <= TEAM_BY else None
         for values in in_order(self._tallies):
             tally = self._tallies[values]
-            total.add(tally.sums, tally.fates)
             total.changes += tally.changes
-            team = by_name.get(values[self._by.index("team")]) if {"team"} <= {*self._by} <= TEAM_BY else None
+            team = None if team_at is None else by_name.get(values[team_at])
             if team is not None and team.size < PEOPLE_MIN:
                 withheld.add(team.name)
                 team = None
@@ -188,7 +216,7 @@ class _Making:
     def _row(self, values: Values, tally: Tally, team: Team | None, with_before: bool) -> Row:
         delivery = None
         if team is not None:
-            cost = tally.sums[DAY_SUMS.index("cost_nusd")]
+            cost = tally.sums[COST] if tally.sums else 0
             delivery = delivery_of(team, tally, cost, self._lasted_ms(values))
         of_one = "user" in self._by
         return row_of(values, tally, SHAPE, of_one_person=of_one, with_before=with_before, delivery=delivery)
@@ -201,6 +229,13 @@ class _Making:
             begins_ms, ends_ms = month_bounds(int(first.timestamp() * 1000), self._months_of)
             start_ms, end_ms = max(start_ms, begins_ms), min(end_ms, ends_ms)
         return end_ms - start_ms
+
+
+def cut(amounts: Sequence[int], weights: Sequence[int]) -> list[list[int]]:
+    """All amounts in proportion to `weights`, one at least: those of each weight, in its order."""
+    if len(weights) == 1:
+        return [list(amounts)]
+    return [list(own) for own in zip(*(shares(amount, weights) for amount in amounts), strict=True)]
 
 
 TEAM_BY = {"team", "org", "month"}

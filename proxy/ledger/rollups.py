@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from operator import add, attrgetter, sub
 from typing import Any
 
@@ -48,7 +49,7 @@ RESULTS_APART = ("refused", "failed", "client_gone", "lost")
 """Results that reports count apart; what is left of `calls` went well."""
 
 DAY_DIMENSIONS = DIMENSIONS[:-1]
-"""What the sums of a day are kept apart by: results stand side by side."""
+"""What the sums of a day, and of a month, are kept apart by: results stand side by side."""
 DAY_SUMS = (*RESULTS_APART, *MEASURES)
 
 SECONDS_MAX = NUSD_MAX // 1000
@@ -86,6 +87,16 @@ def hour_of(at_ms: int) -> int:
 def day_of(at_ms: int) -> int:
     """The day in UTC."""
     return at_ms - at_ms % DAY_MS
+
+
+def month_of(at_ms: int) -> int:
+    """The month in UTC: when it begins."""
+    return day_of(at_ms) - (datetime.fromtimestamp(at_ms / 1000, UTC).day - 1) * DAY_MS
+
+
+def next_month(at_ms: int) -> int:
+    """When the month in UTC after that of a moment begins."""
+    return month_of(month_of(at_ms) + 31 * DAY_MS)
 
 
 def dimensions(record: Record) -> tuple[str, ...]:

@@ -1,22 +1,27 @@
 """Sums: what calls of a time came to, read from the coarsest roll-ups that fit it, and exact all the same.
 
-Whole days that are closed come from `daily`, whole hours from `hourly`; where an edge of the time cuts through an hour,
-the calls of that hour are read one by one.
+What is read from which of them, and what of it is taken away again, is in cover.py. Where an edge of the time cuts
+through an hour, the calls of its shorter part are read one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
+from operator import add, sub
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     FromClause,
+    MetaData,
     Subquery,
     Table,
+    Text,
     and_,
     case,
     cast,
@@ -25,28 +30,30 @@ from sqlalchemy import (
     or_,
     select,
 )
+from sqlalchemy.schema import CreateTable, DropTable
 
 from ..core.attribution import NO_OUTCOME, STATES, Mix
 from ..core.record import decode
-from .daily import open_days_of
+from .cover import Piece, Range, cover
+from .daily import open_days_of, sums_used
 from .rollups import (
     DAY_MS,
     DAY_SUMS,
     DIMENSIONS,
-    HOUR_MS,
     MEASURES,
     RESULTS_APART,
     day_of,
     dimensions,
     hour_of,
     measures,
+    month_of,
+    next_month,
 )
-from .tables import CALLS_FROM, calls, daily, hourly, meta, outcomes
+from .tables import CALLS_FROM, calls, daily, hourly, meta, monthly, outcomes
 
 ROWS_AT_ONCE = 1_000
 
 Values = tuple[str, ...]
-Range = tuple[int, int]
 
 CAN_COUNT = and_(
     outcomes.c.task != "",
@@ -55,6 +62,27 @@ CAN_COUNT = and_(
     or_(outcomes.c.source == "signed", outcomes.c.accepted_after_ms.is_not(None)),
 )
 """Outcomes that cost is attributed to."""
+
+ROLLUPS: dict[str, tuple[Table, ColumnElement[int]]] = {
+    "monthly": (monthly, monthly.c.month_ms),
+    "daily": (daily, daily.c.day_ms),
+    "hourly": (hourly, hourly.c.hour_ms),
+}
+"""Each with when the time begins that a row stands for."""
+
+task_mixes = Table(
+    "task_mixes",
+    MetaData(),
+    # Within one transaction: the weights of each task's outcomes by state.
+    Column("task", Text, primary_key=True),
+    Column("org", Text, primary_key=True),
+    *(Column(state, BigInteger, nullable=False) for state in STATES),
+    prefixes=["TEMPORARY"],
+    sqlite_with_rowid=False,
+)
+
+
+ZERO: ColumnElement[int] = literal_column("0")
 
 
 class Cell(NamedTuple):
@@ -66,12 +94,26 @@ class Cell(NamedTuple):
     sums: Sequence[int]
 
 
+class Query(NamedTuple):
+    """What is asked of each piece: sums of `names` (of DAY_SUMS) by `columns` (of DAY_DIMENSIONS).
+
+    mixed    also by whether the calls have a task, and by its Mix, whose values follow those of the columns
+    chosen   of the tasks in this alone (org, task)
+    """
+
+    columns: Sequence[str]
+    names: Sequence[str] = DAY_SUMS
+    mixed: bool = False
+    chosen: Subquery | None = None
+
+
 class Sums:
     """Reads within one transaction, which sees one moment of the ledger."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._open = open_days_of(connection)
+        self._used = sums_used(connection)
         # Asked for one by one, each is found at an end of the index; SQLite reads the whole table for both at once.
         first, last = (connection.execute(select(each(hourly.c.hour_ms))).scalar() for each in (func.min, func.max))
         self.first_ms: int | None = None if first is None else day_of(first)
@@ -82,140 +124,113 @@ class Sums:
         self._calls_from_ms = int(kept or 0)
 
     def over(
-        self,
-        start_ms: int,
-        end_ms: int,
-        columns: Sequence[str],
-        names: Sequence[str] = DAY_SUMS,
-        *,
-        with_outcomes: bool = True,
-    ) -> Iterator[Cell]:
-        """Sums of `names` (of DAY_SUMS) by `columns` (of DAY_DIMENSIONS). What is alike may come in several cells.
+        self, start_ms: int, end_ms: int, columns: Sequence[str], names: Sequence[str] = DAY_SUMS
+    ) -> dict[Values, Sequence[int]]:
+        """Sums of `names` (of DAY_SUMS) by `columns` (of DAY_DIMENSIONS); where all of them are 0, there are none."""
+        return self._over(*self._widened(start_ms, end_ms), Query(columns, names))
 
-        Without outcomes no cell has any, which is quicker.
-        """
-        days, hours, parts = pieces(self.edge(start_ms), self.edge(end_ms), self._open)
-        for range_ in parts:
-            yield from self._of_calls(range_, columns, names)
-        for range_ in hours:
-            yield from self._grouped(hourly, hourly.c.hour_ms, range_, columns, names, with_outcomes)
-        if days is not None:
-            yield from self._grouped(daily, daily.c.day_ms, days, columns, names, with_outcomes)
+    def by_mix(self, start_ms: int, end_ms: int, columns: Sequence[str]) -> Iterator[Cell]:
+        """All DAY_SUMS by `columns`, and apart by what the tasks of the calls came to."""
+        found = self._over(*self._widened(start_ms, end_ms), Query(columns, mixed=True))
+        width = len(columns)
+        for values, sums in found.items():
+            yield Cell(values[:width], bool(values[width]), Mix(*values[width + 1 :]), sums)
+
+    def cost_of_tasks(self, chosen: Subquery, columns: Sequence[str]) -> dict[Values, Sequence[int]]:
+        """What the tasks in `chosen` (org, task) cost in all time, and their calls, by org, task and `columns`."""
+        query = Query(("org", "task", *columns), ("cost_nusd", "calls"), chosen=chosen)
+        return self._over(*self._widened(0, self.end_ms), query)
+
+    def done(self) -> None:
+        """To be called when nothing more is read, unless the transaction fails."""
+        if "_mixes" in vars(self):
+            self._connection.execute(DropTable(task_mixes))
 
     def edge(self, at_ms: int) -> int:
         """Where calls may have been dropped, nothing is known within an hour: the whole of it is where it begins."""
         return hour_of(at_ms) if at_ms < self._calls_from_ms else at_ms
 
-    def cost_of_tasks(self, chosen: Subquery, columns: Sequence[str]) -> Iterator[tuple[Values, str, str, int]]:
-        """What the tasks in `chosen` (org, task) cost in all time, by `columns`: values, org, task, nano-USD."""
-        hours = ranges_of((day_ms, day_ms + DAY_MS) for day_ms in self._open)
-        yield from self._cost(daily, daily.c.day_ms.not_in(self._open), chosen, columns)
-        if hours:
-            yield from self._cost(hourly, within(hourly.c.hour_ms, hours), chosen, columns)
+    def _widened(self, start_ms: int, end_ms: int) -> Range:
+        """To edges within which all is known, and to whole months where no call lies beyond: they are read quickest."""
+        start_ms, end_ms = self.edge(start_ms), self.edge(end_ms)
+        if self.first_ms is None or start_ms >= end_ms:
+            return start_ms, start_ms
+        if start_ms <= self.first_ms:
+            start_ms = month_of(self.first_ms)
+        if end_ms >= self.end_ms:
+            end_ms = next_month(self.end_ms - 1)
+        return start_ms, end_ms
 
-    def _cost(
-        self, table: Table, where: ColumnElement[bool], chosen: Subquery, columns: Sequence[str]
-    ) -> Iterator[tuple[Values, str, str, int]]:
-        names = [table.c[name] for name in columns]
-        same = and_(table.c.task == chosen.c.task, table.c.org == chosen.c.org)
-        statement = select(func.sum(table.c.cost_nusd), table.c.org, table.c.task, *names)
-        statement = statement.select_from(table.join(chosen, same)).where(where, table.c.task != "")
-        for row in self._connection.execute(statement.group_by(table.c.org, table.c.task, *names)).all():
-            yield tuple(row[3:]), row[1], row[2], int(row[0])
+    def _over(self, start_ms: int, end_ms: int, query: Query) -> dict[tuple[Any, ...], Sequence[int]]:
+        found: dict[tuple[Any, ...], Sequence[int]] = {}
+        for piece in cover(start_ms, end_ms, self._open):
+            by = add if piece.sign > 0 else sub
+            for values, sums in self._of_calls(piece, query) if piece.level == "calls" else self._grouped(piece, query):
+                known = found.get(values)
+                if known is None and by is add:
+                    found[values] = sums
+                else:  # what is taken away may come before what it is taken from
+                    found[values] = tuple(map(by, known or repeat(0), sums))
+        return {values: sums for values, sums in found.items() if any(sums)}
 
-    def _grouped(
-        self,
-        table: Table,
-        time: ColumnElement[int],
-        range_: Range,
-        columns: Sequence[str],
-        names: Sequence[str],
-        with_outcomes: bool,
-    ) -> Iterator[Cell]:
-        by = [table.c[name] for name in columns]
-        where = [time >= range_[0], time < range_[1]]
-        if table is daily and self._open:
-            where.append(time.not_in(self._open))
-        weights: list[ColumnElement[Any]] = [literal_column("0") for _ in STATES]
-        has_task: ColumnElement[Any] = literal_column("1")
+    def _grouped(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], Sequence[int]]]:
+        """What a roll-up has of a piece, whatever its sign."""
+        table, time = ROLLUPS[piece.level]
+        by: list[ColumnElement[Any]] = [table.c[name] for name in query.columns]
+        where = [time >= piece.start_ms, time < piece.end_ms]
         source: FromClause = table
-        labels: list[str] = []
-        if with_outcomes:
-            mix = self._mix
-            # Labelled, and grouped by their labels: PostgreSQL takes two parameters of one value for two expressions.
-            weights = [func.coalesce(mix.c[state], 0).label(f"mix_{state}") for state in STATES]
-            has_task = case((table.c.task == "", 0), else_=1).label("has_task")
-            labels = ["has_task", *(f"mix_{state}" for state in STATES)]
-            source = table.outerjoin(mix, and_(mix.c.task == table.c.task, mix.c.org == table.c.org))
-        statement = select(func.count(), has_task, *weights, *by, *(sum_of(table, name) for name in names))
-        statement = statement.select_from(source).where(*where).group_by(*labels, *by)
-        first = 5 + len(by)
-        for row in self._connection.execute(statement).all():  # one by one takes twice as long
-            if row[0]:  # else a sum over no rows, where nothing is grouped by
-                # PostgreSQL adds up bigints to a numeric, which arrives as a Decimal.
-                yield Cell(tuple(row[5:first]), bool(row[1]), Mix(*map(int, row[2:5])), list(map(int, row[first:])))
+        if query.mixed:
+            mix = self._mixes
+            source = source.outerjoin(mix, and_(mix.c.task == table.c.task, mix.c.org == table.c.org))
+            # Literals: PostgreSQL takes two parameters of one value for two expressions.
+            by.append(case((table.c.task == literal_column("''"), ZERO), else_=literal_column("1")))
+            by += [func.coalesce(mix.c[state], ZERO) for state in STATES]
+        if query.chosen is not None:
+            chosen = query.chosen
+            source = source.join(chosen, and_(table.c.task == chosen.c.task, table.c.org == chosen.c.org))
+            where.append(table.c.task != "")
+        statement = select(*by, func.count(), *(self._sum_of(table, name) for name in query.names)).select_from(source)
+        width = len(by)
+        for row in self._connection.execute(statement.where(*where).group_by(*by)).all():  # one by one takes longer
+            if row[width]:  # else a sum over no rows, where nothing is grouped by
+                yield row[:width], row[width + 1 :]
 
-    def _of_calls(self, range_: Range, columns: Sequence[str], names: Sequence[str]) -> Iterator[Cell]:
-        statement = select(calls.c.record).where(calls.c.at_ms >= range_[0], calls.c.at_ms < range_[1])
+    def _sum_of(self, table: Table, name: str) -> ColumnElement[Any]:
+        """`daily` and `monthly` have results side by side; in `hourly` they are a column."""
+        if table is not hourly and name not in self._used:
+            return ZERO
+        apart = table is hourly and name in RESULTS_APART
+        amounts = case((hourly.c.result == name, hourly.c.calls), else_=0) if apart else table.c[name]
+        # PostgreSQL adds up bigints to a numeric, which its driver reads many times as slowly.
+        return cast(func.sum(amounts), BigInteger)
+
+    def _of_calls(self, piece: Piece, query: Query) -> Iterator[tuple[tuple[Any, ...], Sequence[int]]]:
+        """As `_grouped`, call by call."""
+        statement = select(calls.c.record).where(calls.c.at_ms >= piece.start_ms, calls.c.at_ms < piece.end_ms)
         for (data,) in self._connection.execute(statement.execution_options(yield_per=ROWS_AT_ONCE)):
             record = decode(data)
             found = dict(zip(DIMENSIONS, dimensions(record), strict=True))
             counts = dict(zip(MEASURES, measures(record), strict=True))
             counts |= {name: record.count if record.result == name else 0 for name in RESULTS_APART}
-            mix = self._mixes.get((found["org"], found["task"]), NO_OUTCOME)
-            values = tuple(found[name] for name in columns)
-            yield Cell(values, bool(found["task"]), mix, [counts[name] for name in names])
+            values: tuple[Any, ...] = tuple(found[name] for name in query.columns)
+            if query.mixed:
+                mix = self._mix_of_task.get((found["org"], found["task"]), NO_OUTCOME)
+                values = (*values, int(found["task"] != ""), *mix)
+            yield values, [counts[name] for name in query.names]
 
     @cached_property
-    def _mix(self) -> Subquery:
-        """The weights of each task's outcomes, by state."""
-        weights = [
-            cast(func.sum(case((outcomes.c.state == state, outcomes.c.weight), else_=0)), BigInteger).label(state)
-            for state in STATES
-        ]
+    def _mixes(self) -> Table:
+        """Written down for the time of the transaction: every piece that is read joins it."""
         by = (outcomes.c.org, outcomes.c.task)
-        return select(*by, *weights).where(CAN_COUNT).group_by(*by).subquery()
+        weights = [func.sum(case((outcomes.c.state == state, outcomes.c.weight), else_=0)) for state in STATES]
+        found = select(*by, *weights).where(CAN_COUNT).group_by(*by)
+        self._connection.execute(CreateTable(task_mixes))
+        self._connection.execute(task_mixes.insert().from_select(["org", "task", *STATES], found))
+        if self._connection.dialect.name == "postgresql":  # which would plan for a few rows
+            self._connection.exec_driver_sql(f"ANALYZE {task_mixes.name}")
+        return task_mixes
 
     @cached_property
-    def _mixes(self) -> dict[tuple[str, str], Mix]:
-        rows = self._connection.execute(select(self._mix))
-        return {(org, task): Mix(*map(int, weights)) for org, task, *weights in rows}
-
-
-def pieces(start_ms: int, end_ms: int, open_days: Sequence[int]) -> tuple[Range | None, list[Range], list[Range]]:
-    """Cuts a time into whole days, whole hours (those of open days among them), and parts of hours."""
-    if start_ms >= end_ms:
-        return None, [], []
-    first_hour, last_hour = hour_of(start_ms + HOUR_MS - 1), hour_of(end_ms)
-    if first_hour > last_hour:  # begins and ends within the same hour
-        return None, [], [(start_ms, end_ms)]
-    parts = [(start_ms, first_hour), (last_hour, end_ms)]
-    first_day, last_day = day_of(first_hour + DAY_MS - 1), day_of(last_hour)
-    if first_day >= last_day:
-        return None, ranges_of([(first_hour, last_hour)]), ranges_of(parts)
-    inside = [(day_ms, day_ms + DAY_MS) for day_ms in open_days if first_day <= day_ms < last_day]
-    return (first_day, last_day), ranges_of([(first_hour, first_day), *inside, (last_day, last_hour)]), ranges_of(parts)
-
-
-def ranges_of(pieces: Iterable[Range]) -> list[Range]:
-    """Without empty ones; those that touch are one. They come in the order of time."""
-    found: list[Range] = []
-    for start_ms, end_ms in pieces:
-        if start_ms >= end_ms:
-            continue
-        if found and found[-1][1] == start_ms:
-            found[-1] = (found[-1][0], end_ms)
-        else:
-            found.append((start_ms, end_ms))
-    return found
-
-
-def within(time: ColumnElement[int], ranges: Iterable[Range]) -> ColumnElement[bool]:
-    return or_(*(and_(time >= start_ms, time < end_ms) for start_ms, end_ms in ranges))
-
-
-def sum_of(table: Table, name: str) -> ColumnElement[Any]:
-    """`daily` has results side by side; in `hourly` they are a column."""
-    if table is hourly and name in RESULTS_APART:
-        return func.sum(case((hourly.c.result == name, hourly.c.calls), else_=0))
-    return func.sum(table.c[name])
+    def _mix_of_task(self) -> dict[tuple[str, str], Mix]:
+        columns = [self._mixes.c[name] for name in ("org", "task", *STATES)]
+        return {(org, task): Mix(*weights) for org, task, *weights in self._connection.execute(select(*columns))}

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from .rollups import DAY_DIMENSIONS, DAY_SUMS, DIMENSIONS, MEASURES, TASK_MEASURES
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with every change of a table or of what roll-ups sum; a ledger with a higher one is refused."""
 
 metadata = MetaData()
@@ -76,14 +76,26 @@ hourly = Table(
 daily = Table(
     "daily",
     metadata,
-    # The hours of a day summed up (ledger/daily.py); not to be read for a day in `open_days`.
+    # The hours of a day summed up (ledger/daily.py); out of date for a day in `open_days`.
     Column("day_ms", BigInteger, primary_key=True, autoincrement=False),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     *(Column(name, Text, nullable=False) for name in DAY_DIMENSIONS),
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in DAY_SUMS),
     sqlite_with_rowid=False,
 )
-Index("daily_task", daily.c.task, daily.c.org, sqlite_where=daily.c.task != "", postgresql_where=daily.c.task != "")
+
+monthly = Table(
+    "monthly",
+    metadata,
+    # The rows of `daily` of a month in UTC summed up, those of open days too (ledger/daily.py).
+    Column("month_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text, primary_key=True),  # rollups.digest of the dimensions
+    *(Column(name, Text, nullable=False) for name in DAY_DIMENSIONS),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in DAY_SUMS),
+    sqlite_with_rowid=False,
+)
+HAS_TASK = monthly.c.task != ""
+Index("monthly_task", monthly.c.task, monthly.c.org, sqlite_where=HAS_TASK, postgresql_where=HAS_TASK)
 
 open_days = Table(
     "open_days",
@@ -261,5 +273,7 @@ WRITER = "writer"
 """The row that writers of calls lock, so that `seq` grows in the order of commits."""
 CALLS_FROM = "calls_from_ms"
 """The row that says before which hour calls may have been dropped; missing where none ever was."""
+SUMS_USED = "sums_used"
+"""The row with the names of those sums, parted by spaces, that are not 0 throughout `daily` and `monthly`."""
 KEYS_VERSION = "keys_version"
 """The version of the last change to any key; writers of keys lock it."""

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import inspect, select, update
 
 from proxy.ledger.database import Ledger, open_ledger
 from proxy.ledger.engine import Database
 from proxy.ledger.errors import LedgerRefused, LedgerUnavailable
 from proxy.ledger.tables import SCHEMA, meta
 from tests.support.ledger_calls import AT_MS, HOUR_MS, entries, made
+from tests.support.ledger_model import check_months
 
 
 def test_a_ledger_keeps_its_id_and_what_is_in_it(ledger: Ledger, ledger_url: str) -> None:
@@ -91,6 +92,27 @@ def test_a_ledger_of_before_days_were_summed_up_has_all_its_days_open(ledger: Le
         assert upgraded.report(["task"], since_ms=0, until_ms=2 * AT_MS).total.calls == 2
         upgraded.close_days(2 * AT_MS)
     assert upgraded.close_days(2 * AT_MS) == 0
+    upgraded.close()
+
+
+def test_a_ledger_of_before_months_were_summed_up_has_all_its_days_open(ledger: Ledger, ledger_url: str) -> None:
+    """Schema 6 had days, and an index on them."""
+    ledger.ingest(entries(made(1), made(2, at_ms=AT_MS - 40 * 24 * HOUR_MS)))
+    ledger.close_days(2 * AT_MS)
+    ledger.close()
+    database = Database(ledger_url)
+    with database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE monthly")
+        connection.exec_driver_sql("CREATE INDEX daily_task ON daily (task, org) WHERE task <> ''")
+        connection.execute(update(meta).where(meta.c.name == SCHEMA).values(value="6"))
+    database.close()
+    upgraded = open_ledger(ledger_url)
+    for closed in (2, 0):
+        assert upgraded.report(["task"], since_ms=0, until_ms=2 * AT_MS).total.calls == 2
+        check_months(upgraded)
+        assert upgraded.close_days(2 * AT_MS) == closed
+    with upgraded._database.reading() as connection:
+        assert inspect(connection).get_indexes("daily") == []
     upgraded.close()
 
 

@@ -15,6 +15,7 @@ from proxy.ledger.database import Ledger
 from proxy.ledger.forget import KEPT_MS_MIN, ForgetInvalid, ForgetStep
 from proxy.ledger.tables import claims, metadata
 from tests.support.ledger_calls import AT_MS, HOUR_MS, MINUTE_MS, entries, made
+from tests.support.ledger_model import check_months
 from tests.support.outcome_rows import DAY_MS
 
 NOW_MS = AT_MS + 100 * DAY_MS
@@ -81,8 +82,10 @@ def test_nothing_tells_of_the_person_and_the_sums_stay(ledger: Ledger, monkeypat
     assert "adele" not in everything(ledger).replace("kadele", "")  # the id of a key is nobody's name
     assert "ade1e0" not in everything(ledger)
     assert sums(ledger) == before
+    check_months(ledger)
     ledger.close_days(NOW_MS)
     assert sums(ledger) == before
+    check_months(ledger)
     assert ledger.last_seq() == newest, "what was exported once is no news"
     by_user = ledger.report(["user"], since_ms=0, until_ms=FOREVER_MS).rows
     assert [(row.values, row.calls) for row in by_user] == [(("bob",), 2), ((FORGOTTEN,), 8)]

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import msgspec
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from proxy.core.attribution import FATES
 from proxy.core.matching import Condition, Match
 from proxy.core.outcomes import Team
-from proxy.core.patience import NO_PATIENCE, Patience, patience_of
-from proxy.core.record import Record
+from proxy.core.patience import NO_PATIENCE, patience_of
 from proxy.core.report import Report, Row
-from proxy.ledger.database import Ledger, open_ledger
-from proxy.ledger.entry import Entry
-from proxy.ledger.reports import BY, COUNTS
+from proxy.ledger.database import Ledger
 from tests.support.ledger_calls import AT_MS, HOUR_MS, MINUTE_MS, entries, made
 from tests.support.outcome_rows import DAY_MS, landed, put
 
@@ -206,133 +196,6 @@ def test_the_window_before_is_beside_the_window(ledger: Ledger) -> None:
 def test_calls_that_the_shadow_would_have_refused_are_counted(ledger: Ledger) -> None:
     ledger.ingest(entries(made(1, shadow=["same-call"]), made(2)))
     assert report(ledger, "team").total.shadow_refused == 1
-
-
-# -- money in is money out --------------------------------------------------------------------------------------------
-
-SPAN_MS = 5 * DAY_MS
-CALLS = st.fixed_dictionaries(
-    {
-        "at_ms": st.integers(AT_MS, AT_MS + SPAN_MS - 1),
-        "org": st.sampled_from(["default", "other"]),
-        "team": st.sampled_from(["payments", "search"]),
-        "user": st.sampled_from(["ada", "bob"]),
-        "task": st.sampled_from([None, "PAY-7", "PAY-8", "S-1"]),
-        "model": st.sampled_from(["a", "b", None]),
-        "cost_nusd": st.one_of(st.none(), st.integers(0, 10**6), st.integers(0, 2**53 - 1)),
-        "result": st.sampled_from(["ok", "failed", "lost"]),
-        "count": st.integers(1, 3),
-        "shadow": st.sampled_from([[], ["rule"]]),
-    }
-)
-OUTCOMES = st.fixed_dictionaries(
-    {
-        "org": st.sampled_from(["default", "other"]),
-        "task": st.sampled_from(["PAY-7", "PAY-8", "NEVER-1", ""]),
-        "state": st.sampled_from(["pending", "accepted", "undone"]),
-        "weight": st.integers(0, 3),
-        "source": st.sampled_from(["signed", "self_declared"]),
-        "accepted_after_ms": st.sampled_from([None, DAY_MS]),
-        "landed_ms": st.integers(AT_MS, AT_MS + SPAN_MS),
-    }
-)
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("calls"), st.lists(CALLS, min_size=1, max_size=8)),
-        st.tuples(st.just("revision"), st.tuples(st.integers(0, 30), CALLS)),
-        st.tuples(st.just("reprice"), st.integers(0, 10**6)),
-        st.tuples(st.just("outcome"), st.tuples(st.integers(0, 4), OUTCOMES)),
-        st.tuples(st.just("close"), st.integers(0, SPAN_MS + 2 * DAY_MS)),
-    ),
-    max_size=12,
-)
-
-
-class Model:
-    """A ledger, and beside it what must be in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.ledger = open_ledger(f"sqlite:///{path}")
-        self.records: dict[str, Record] = {}
-
-    def step(self, kind: str, value: Any) -> None:
-        getattr(self, kind)(value)
-
-    def _take(self, *records: Record) -> None:
-        self.ledger.ingest([Entry(shard=0, epoch="", id="", record=record) for record in records])
-        self.records |= {record.call_id: record for record in records}
-
-    def calls(self, fields: list[dict[str, Any]]) -> None:
-        first = len(self.records)
-        self._take(*(made(first + number, cost_parts_nusd={}, **each) for number, each in enumerate(fields)))
-
-    def revision(self, value: tuple[int, dict[str, Any]]) -> None:
-        """A late settle, or a claim, which gives a call another task."""
-        number, fields = value
-        known = self.records.get(f"call{number:06d}")
-        if known is not None:
-            self._take(made(number, revision=known.revision + 1, cost_parts_nusd={}, **fields))
-
-    def reprice(self, cost_nusd: int) -> None:
-        def price(record: Record) -> Record:
-            return msgspec.structs.replace(record, cost_nusd=cost_nusd, cost_source="policy")
-
-        unpriced = [record for record in self.records.values() if record.cost_nusd is None]
-        self.ledger.reprice(0, price, lambda repriced: None)
-        for record in unpriced:
-            record.cost_nusd, record.revision = cost_nusd, record.revision + 1
-
-    def outcome(self, value: tuple[int, dict[str, Any]]) -> None:
-        number, fields = value
-        put(self.ledger, landed(number, **fields))
-
-    def close(self, after_ms: int) -> None:
-        self.ledger.close_days(AT_MS + after_ms)
-
-    def within(self, since_ms: int, until_ms: int) -> list[Record]:
-        return [record for record in self.records.values() if since_ms <= record.at_ms < until_ms]
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    steps=STEPS,
-    by=st.lists(st.sampled_from(BY), min_size=1, max_size=3, unique=True),
-    since=st.integers(-HOUR_MS, SPAN_MS).map(lambda after: AT_MS + after),
-    length=st.integers(0, SPAN_MS + HOUR_MS),
-    timezone=st.sampled_from(["UTC", "Asia/Kathmandu", "America/New_York"]),
-    patience=st.sampled_from([NO_PATIENCE, Patience((((), AT_MS + 2 * DAY_MS),)), Patience((((), AT_MS + HOUR_MS),))]),
-)
-def test_money_in_is_money_out_on_any_ledger(
-    tmp_path_factory: pytest.TempPathFactory,
-    steps: list[tuple[str, Any]],
-    by: list[str],
-    since: int,
-    length: int,
-    timezone: str,
-    patience: Patience,
-) -> None:
-    model = Model(tmp_path_factory.mktemp("ledger") / "ledger.db")
-    for kind, value in steps:
-        model.step(kind, value)
-    until = since + length
-    shown = report(model.ledger, *by, since_ms=since, until_ms=until, timezone=timezone, patience=patience, teams=TEAMS)
-    expected = model.within(since, until)
-    cost = sum(record.cost_nusd or 0 for record in expected)
-    assert shown.total.cost_nusd == cost == sum(row.cost_nusd for row in shown.rows)
-    assert shown.total.calls == sum(record.count for record in expected) == sum(row.calls for row in shown.rows)
-    for name in (*COUNTS, "list_nusd", "tokens"):
-        assert getattr(shown.total, name) == sum(getattr(row, name) for row in shown.rows)
-    assert shown.total.became is not None
-    assert sum(shown.total.became.values()) == cost
-    assert shown.total.became["untasked"] == sum(record.cost_nusd or 0 for record in expected if not record.task)
-    if "user" not in by:
-        for fate in FATES:
-            assert shown.total.became[fate] == sum(row.became[fate] for row in shown.rows if row.became is not None)
-        assert shown.total.accepted_outcomes == sum(row.accepted_outcomes or 0 for row in shown.rows)
-    for row in shown.rows:
-        if row.became is not None:
-            assert sum(row.became.values()) == row.cost_nusd
-    model.ledger.close()
 
 
 def test_edges_within_an_hour_see_outcomes_too(ledger: Ledger) -> None:
