@@ -172,7 +172,7 @@ async def test_an_upload_is_taken_no_faster_than_somebody_reads_it() -> None:
     data = b"x" * (900 * 1024)
     async with listening(slow) as port:
         answering = asyncio.create_task(port.exchange(post(data, b"connection: close")))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: any(connection._paused for connection in port.connections))
         [connection] = port.connections
         assert connection._receiving is not None
         assert connection._receiving.body.size < len(data), "the rest waits at the agent"
@@ -226,9 +226,9 @@ async def test_an_agent_that_takes_nothing_holds_up_its_answer_and_nothing_else(
     async with listening(large) as port:
         reader, writer = await asyncio.open_connection(*port.address, limit=4096)
         writer.write(LAST)
-        await asyncio.sleep(0.2)
+        await eventually(lambda: any(connection.full for connection in port.connections))
         stopped_at = written
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         assert written == stopped_at < 400 * 65536
         async with asyncio.timeout(20):
             while await reader.read(2**20):
