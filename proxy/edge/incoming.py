@@ -377,6 +377,7 @@ class AgentConnection(asyncio.Protocol):
         self._waiting.clear()
         # Each knows the other: left so, both and the last headers would stay until the collector comes by, which
         # looks seldom at what is old.
+        self._unreadable = True
         del self._parser
         self._receiving = self._upgrading = self._going_on = None
         if self._task is not None:
