@@ -93,7 +93,7 @@ class Arrivals:
         caller: Caller | Refusal
         if (
             remembered is not None
-            and remembered[0] is known
+            and remembered[0] == known  # a pair made for each call, of the same two as long as nothing changes
             and remembered[1] == call.task
             and remembered[2] == call.session
         ):

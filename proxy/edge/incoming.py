@@ -20,9 +20,12 @@ HEADER_LINE_BYTES_MAX = 16 * 1024
 """A request line or header. Agents send turn metadata and baggage in headers; 8 KB was seen."""
 HEADERS_MAX = 200
 HEAD_BYTES_MAX = 1024 * 1024
-"""A head that has not come to its end by then never will; with what came in one piece with its beginning."""
+"""A head that has not come to its end by then never will; with what came in one piece with its beginning. Likewise what
+stands around the chunks of a body, and its trailers: the parser gathers those, however long they are."""
 READ_AHEAD_BYTES = 256 * 1024
 """So much of a body is taken before anybody has asked for it."""
+PIECE_BYTES_MIN = 1024
+"""Shorter pieces of a body are put together as they come: each alone would take many times its length."""
 LINGER_S = 2.0
 """How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
 
@@ -42,7 +45,7 @@ class Body:
 
     def __init__(self, connection: AgentConnection) -> None:
         self._connection = connection
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._bytes_max = READ_AHEAD_BYTES
         self._waiter: asyncio.Future[None] | None = None
         self.size = 0
@@ -59,7 +62,7 @@ class Body:
     def take(self) -> bytes:
         """All bytes that have come and were not taken yet."""
         parts = self._parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
         parts.clear()
         return data
 
@@ -85,10 +88,17 @@ class Body:
 
     def add(self, data: bytes) -> None:
         self.size += len(data)
-        if not self.unwanted:
-            self._parts.append(data)
-            if self.over:
-                self.wake()
+        if self.unwanted:
+            return
+        parts = self._parts
+        if len(data) >= PIECE_BYTES_MIN or not parts:
+            parts.append(data)
+        elif isinstance(parts[-1], bytearray):
+            parts[-1] += data
+        else:
+            parts.append(bytearray(data))
+        if self.over:
+            self.wake()
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -151,7 +161,7 @@ class Request:
 
     async def drain(self) -> None:
         """Waits while the agent takes nothing. Raises ConnectionError where it is gone."""
-        if self._connection.full:
+        if self._connection.full_since_s:
             await self._connection.drain()
 
     def abort(self) -> None:
@@ -186,7 +196,8 @@ class AgentConnection(asyncio.Protocol):
         """Since when it waits for a request to be whole up to the end of its head."""
         self.closing_since_s = 0.0
         """Since when it is to close once what was written is taken; 0 while it is not."""
-        self.full = False
+        self.full_since_s = 0.0
+        """Since when its agent does not take what is written; 0 while it does."""
         self._handle = handle
         self._loop = loop
         self._open_ones = open_ones
@@ -196,6 +207,8 @@ class AgentConnection(asyncio.Protocol):
         self._upgrading: Request | None = None
         self._going_on: Request | None = None
         self._in_head = False
+        self._in_vain = False
+        """What came last was neither a head nor of a body."""
         self._head_bytes = 0
         self._path = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -229,7 +242,7 @@ class AgentConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     async def drain(self) -> None:
-        while self.full:
+        while self.full_since_s:
             if self._drained is None:
                 self._drained = self._loop.create_future()
             await self._drained
@@ -302,7 +315,9 @@ class AgentConnection(asyncio.Protocol):
         if self._unreadable:
             return
         # At least as many as of the head that is read: another request may have ended in the same piece.
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        self._head_bytes = self._head_bytes + len(data) if self._in_head or self._in_vain else len(data)
+        receiving = self._receiving
+        had_bytes = receiving.body.size if receiving is not None else 0
         try:
             while True:
                 try:
@@ -313,7 +328,8 @@ class AgentConnection(asyncio.Protocol):
                     self._stay()
         except httptools.HttpParserError as error:
             self._cannot_read(type(error.__context__ or error).__name__)
-        if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
+        self._in_vain = receiving is not None and receiving is self._receiving and receiving.body.size == had_bytes
+        if (self._in_head or self._in_vain) and self._head_bytes > HEAD_BYTES_MAX:
             self._cannot_read("LineTooLong")
         receiving = self._receiving
         if not self._paused and (self._waiting or (receiving is not None and receiving.body.over)):
@@ -357,18 +373,23 @@ class AgentConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._open_ones.discard(self)
         self.transport = None
-        self.full = False
+        self.full_since_s = 0.0
         self._waiting.clear()
+        # Each knows the other: left so, both and the last headers would stay until the collector comes by, which
+        # looks seldom at what is old.
+        self._unreadable = True
+        del self._parser
+        self._receiving = self._upgrading = self._going_on = None
         if self._task is not None:
             self._task.cancel()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     def pause_writing(self) -> None:
-        self.full = True
+        self.full_since_s = self._loop.time()
 
     def resume_writing(self) -> None:
-        self.full = False
+        self.full_since_s = 0.0
         if self._drained is not None:
             if not self._drained.done():
                 self._drained.set_result(None)
@@ -388,6 +409,8 @@ class AgentConnection(asyncio.Protocol):
         if not self._in_head:
             return  # a trailer: nobody reads it, and it does not go on
         self._headers.append((name, value))
+        if len(self._headers) > HEADERS_MAX:
+            raise ValueError("too many headers")
         if (
             len(name) == _TRANSFER_ENCODING_BYTES
             and name.lower() == b"transfer-encoding"
@@ -400,8 +423,6 @@ class AgentConnection(asyncio.Protocol):
         if self._going_on is not None:
             self._receiving, self._going_on = self._going_on, None
             return
-        if len(headers) > HEADERS_MAX:
-            raise ValueError("too many headers")
         if self._head_bytes > HEADER_LINE_BYTES_MAX:  # of a shorter head no line is longer
             if max([len(name) + len(value) for name, value in headers], default=0) > HEADER_LINE_BYTES_MAX:
                 raise ValueError("a header is too long")

@@ -115,6 +115,8 @@ class Lending:
             return
         whole = capture.lendable and capture.size <= ANSWER_BYTES_MAX and not flight.packed
         whole = whole and reading is not None and reading.complete
+        # Usage that tells the end may come before the last bytes, for which its agent did not wait.
+        whole = whole and flight.exchange is not None and flight.exchange.at_end
         answered = Answered(capture.status, capture.fields, b"".join(capture.parts))
         for name, life_ms in capture.lives_ms.items():
             sealed = self._sealer.seal(name, record.call_id, answered) if whole else b""

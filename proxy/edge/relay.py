@@ -48,6 +48,8 @@ GATHER_BYTES_MAX = 256 * 1024
 """A JSON answer up to this size leaves in one write and carries its cost in a header."""
 DRAIN_S_MAX = 300.0
 """How long an answer is read on for its usage after its agent went away."""
+TAIL_S_MAX = 1.0
+"""The same where it had its stream whole: what is left is the `[DONE]` that some do not wait for, and the framing."""
 WRITE_S_MAX = 300.0
 """How long an agent may take no byte of its answer before the connection is given up."""
 CALL_S_MAX = 4 * 3600.0
@@ -313,7 +315,9 @@ class Relay:
                 if may_be_cut or remover is not None:
                     meter.feed(data)
                     if may_be_cut and flight.outgrown:
+                        flight.writing_since_s = monotonic()  # what is in hand still waits to be written
                         refusal = await self._outgrow(flight, exchange)
+                        flight.writing_since_s = 0.0
                     if remover is not None:
                         data = remover.feed(data)
                     if data:
@@ -470,15 +474,18 @@ class Relay:
         exchange = flight.exchange
         if flight.settling:
             return
-        if result == "client_gone" and flight.had_whole_stream:
-            self._closing.in_background(self._closing.settle_left(flight, "ok"))
+        drains = self._policy().defaults.client_gone == "drain"
+        if exchange is not None and result == "client_gone" and flight.had_whole_stream:
+            # Read on: usage may still be counted up, and twins are given all of it.
+            within_s = DRAIN_S_MAX if drains else TAIL_S_MAX
+            self._closing.in_background(self._drain(flight, exchange, "ok", within_s))
             return
         if flight.plan is not None and flight.plan.compared is not None:
             self._closing.in_background(self._closing.forget(flight.record))
         if flight.reading is not None:  # in the last bytes of an answer that was complete here already
             self._closing.in_background(self._closing.settle(flight, flight.reading))
-        elif exchange is not None and (not flight.call.stream or self._policy().defaults.client_gone == "drain"):
-            self._closing.in_background(self._drain(flight, exchange, result))
+        elif exchange is not None and (not flight.call.stream or drains):
+            self._closing.in_background(self._drain(flight, exchange, result, DRAIN_S_MAX))
         else:
             self._closing.in_background(self._closing.settle_left(flight, result))
 
@@ -493,15 +500,20 @@ class Relay:
         flight.clock_out(monotonic())
         self._closing.in_background(self._closing.write(flight.record))
 
-    async def _drain(self, flight: Flight, exchange: Exchange, result: Result) -> None:
+    async def _drain(self, flight: Flight, exchange: Exchange, result: Result, within_s: float) -> None:
+        remover, capture = flight.remover, flight.capture
         try:
-            async with asyncio.timeout(DRAIN_S_MAX):
+            async with asyncio.timeout(within_s):
                 await exchange.head()
                 if flight.meter is None:
                     flight.open_meter()
                 assert flight.meter is not None
                 while data := await exchange.read():
                     flight.meter.feed(data)
+                    if capture is not None:
+                        capture.add(remover.feed(data) if remover is not None else data)
+                if capture is not None and remover is not None:
+                    capture.add(remover.close())
         except (TimeoutError, UpstreamFailure, asyncio.CancelledError):
             pass  # what was seen until here is what is known
         finally:

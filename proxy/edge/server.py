@@ -17,8 +17,8 @@ from .relay import Relay
 KEEPALIVE_S = 75.0
 """An idle agent connection, or one whose request does not come to the end of its head. Longer than the pools of the
 SDKs keep theirs, so that it is they who close."""
-CLOSE_S_MAX = 300.0
-"""How long a connection that closes waits for its agent to take what was written."""
+TAKE_S_MAX = 300.0
+"""How long a connection waits for its agent to take what was written, whether it closes then or goes on."""
 SWEEP_S = 5.0
 """How often the two limits above are looked at: one look for all connections, rather than a timer for each."""
 CUT_S_MAX = 0.1
@@ -87,8 +87,8 @@ class DataPort:
             await asyncio.sleep(SWEEP_S)
             now_s = loop.time()
             for connection in list(self.connections):
-                if connection.closing_since_s:
-                    if now_s - connection.closing_since_s > CLOSE_S_MAX:
+                if stuck_since_s := connection.closing_since_s or connection.full_since_s:
+                    if now_s - stuck_since_s > TAKE_S_MAX:
                         connection.abort()
                 elif connection.waiting and now_s - connection.since_s > KEEPALIVE_S:
                     connection.close()

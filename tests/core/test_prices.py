@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from proxy.core.price_book import compile_book
 from proxy.core.price_match import Contains, Equals, StartsWith
 from proxy.core.price_tables import DAY_MS, ModelPrices, Price, ProviderEntry, ProviderTable, pack_table
-from proxy.core.prices import Cost, PriceBook, PriceRule, Prices, UnknownPrice, reported_nusd, share, tier_of
+from proxy.core.prices import Cost, PriceBook, PriceRule, Prices, UnknownPrice, _Quote, reported_nusd, share, tier_of
 from proxy.core.usage import Usage
 
 USD = 10**9
@@ -469,6 +470,22 @@ def test_parts_always_add_up_to_the_cost_and_nothing_is_negative(
     assert cost.list_nusd is not None
     assert cost.list_nusd >= 0
     json.dumps(msgspec.to_builtins(cost))
+
+
+@given(
+    any_usage,
+    st.sampled_from(MODELS),
+    any_rules,
+    st.sampled_from(["assume", "record"]),
+    st.sampled_from([None, "batch", "flex"]),
+)
+def test_the_usual_price_in_few_steps_is_that_in_all_steps(
+    usage: Usage, model: str | None, rules: list[PriceRule], unknown: UnknownPrice, tier: str | None
+) -> None:
+    asked: dict[str, Any] = {"rules": rules, "unknown": unknown, "service_tier": tier}
+    few = cost_of(usage, model, **asked)
+    with patch.object(_Quote, "plain", new=False):
+        assert few == cost_of(usage, model, **asked)
 
 
 @given(

@@ -86,7 +86,9 @@ def test_who_calls_is_told_anew_where_the_body_says_another_task_and_where_the_k
     def caller(at_ms: int = 0, **call: Any) -> Caller:
         record = Record(call_id="0" * 32, at_ms=at_ms, user="", key_id="")
         flight = Flight(request=cast("Request", None), record=record, started_s=0.0)
-        return arrivals.caller(flight, known, envelope, Call(**call))
+        return arrivals.caller(
+            flight, Known(*known), envelope, Call(**call)
+        )  # a new pair for each call, as the ring has it
 
     first = caller(task="PAY-7")
     assert caller(task="PAY-7") is first

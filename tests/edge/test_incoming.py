@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -160,6 +161,62 @@ async def test_a_head_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch
     async with listening(echo) as port:
         [wrong] = bodies_of(await port.exchange(b"GET / HTTP/1.1\r\n", *[b"x: " + b"v" * 16_000] * 8))
     assert wrong == b"LineTooLong"
+
+
+@pytest.mark.parametrize("around", [b"0\r\nx-trailer: ", b"3;extension="])
+async def test_what_stands_around_the_chunks_of_a_body_is_given_up_where_it_has_no_end(
+    monkeypatch: pytest.MonkeyPatch, around: bytes
+) -> None:
+    monkeypatch.setattr(incoming, "HEAD_BYTES_MAX", 64 * 1024)
+    monkeypatch.setattr(incoming, "LINGER_S", 0.05)
+    begun = b"POST /up HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n"
+    async with listening(echo) as port:
+        [told] = bodies_of(await port.exchange(begun + around, *[b"v" * 16_000] * 8))
+    assert told == b"the body cannot be read after 2 bytes: its chunks are malformed; send it again"
+
+
+async def test_no_more_headers_are_kept_than_a_request_may_have() -> None:
+    async with listening(echo) as port:
+        _, writer = await asyncio.open_connection(*port.address)
+        writer.write(b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 50_000)
+        await eventually(lambda: bool(port.connections))
+        [connection] = port.connections
+        await eventually(lambda: connection._unreadable)
+        assert len(connection._headers) <= incoming.HEADERS_MAX + 1
+        writer.close()
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_another() -> None:
+    parts: list[int] = []
+
+    async def later(request: Request) -> AgentAnswer:
+        await eventually(lambda: request.body.complete)
+        parts.append(len(request.body._parts))
+        return await echo(request)
+
+    large = b"x" * 5_000
+    chunked = b"POST /up HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunks = b"2\r\nab\r\n" * 1_000 + b"1388\r\n" + large + b"\r\n" + b"1\r\nc\r\n" * 1_000 + b"0\r\n\r\n"
+    async with listening(later) as port:
+        answer = await port.exchange(chunked + chunks)
+    assert bodies_of(answer) == [b"POST /up " + b"ab" * 1_000 + large + b"c" * 1_000]
+    assert parts[0] <= 8, "pieces of a read, not of a chunk"
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector() -> None:
+    async with listening(echo) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            await port.exchange(LAST)
+            _, writer = await asyncio.open_connection(*port.address)
+            writer.write(post(b"x" * 10)[:-4])
+            await eventually(lambda: bool(port.connections))
+            writer.close()
+            await eventually(lambda: not port.connections)
+            assert not [one for one in gc.get_objects() if isinstance(one, AgentConnection)]
+        finally:
+            gc.enable()
 
 
 async def test_an_upload_is_taken_no_faster_than_somebody_reads_it() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from proxy.edge import lending
+from proxy.edge import lending, relay
 from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
+from tests.support.store import eventually
 from tests.support.worker import policy, serving
 
 CHAT = "/openai/v1/chat/completions"
@@ -66,6 +67,40 @@ async def test_a_stream_that_ended_too_early_is_not_given_again(store_url: str) 
     assert "x-callmeter-replay" not in head.headers
     assert third == second
     assert "x-callmeter-replay" in again.headers
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_twin_is_given_the_end_for_which_the_first_agent_did_not_wait(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr(relay, "TAIL_S_MAX", 10.0 if ends else 0.1)
+    asked = {"model": "gpt-5-mini", "messages": ASK, "stream": True, "stream_options": {"include_usage": True}}
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+    left = asyncio.Event()
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        said = {"choices": [{"index": 0, "delta": {"content": "here"}, "finish_reason": "stop"}]}
+        writer.write(SSE_HEAD + chunk(event(said) + event({"choices": [], "usage": usage})))
+        await left.wait()
+        if ends:
+            writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        else:
+            await reader.read()
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=REPLAY)) as edge:
+        async with edge.post(CHAT, asked) as first:
+            await first.head()
+            await first.chunk()
+            first.leave()
+        await eventually(lambda: not edge.relay._flights)
+        left.set()
+        [record] = await edge.records()
+        async with edge.post(CHAT, asked) as second:
+            await second.head()
+            assert ("x-callmeter-replay" in second.headers) is ends
+            assert not ends or (await second.body()).endswith(b"data: [DONE]\n\n")
+    assert (record.result, record.usage_source, record.usage.output) == ("ok", "reported", 1)
 
 
 async def test_who_waits_for_json_lines_is_sent_no_comment(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

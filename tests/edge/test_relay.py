@@ -175,6 +175,28 @@ async def test_an_agent_that_leaves_at_the_end_of_its_stream_has_had_it_whole(st
     assert (record.result, record.usage_source, record.usage.output) == ("ok", "reported", 4)
 
 
+async def test_a_stream_that_is_read_on_is_counted_to_its_very_end_also_where_it_seemed_whole(store_url: str) -> None:
+    """Of several answers in one stream, the first may be at its end long before the last."""
+    left = asyncio.Event()
+
+    def part(index: int, output: int) -> bytes:
+        choice = {"index": index, "delta": {"content": "text"}, "finish_reason": "stop"}
+        return chunk(event({"choices": [choice], "usage": USAGE | {"completion_tokens": output}}))
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(SSE_HEAD + part(0, 4))
+        await left.wait()
+        writer.write(part(1, 400) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    async with scripted(provider) as url, serving(store_url, policy(url, "client_gone: drain")) as edge:
+        await leave_in_mid_stream(edge)
+        await eventually(lambda: not edge.relay._flights)
+        left.set()
+        [record] = await edge.records()
+    assert (record.usage_source, record.usage.output) == ("reported", 400)
+
+
 async def test_reading_on_behind_an_agent_that_left_has_an_end(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "DRAIN_S_MAX", 0.1)
     async with scripted(begins) as url, serving(store_url, policy(url, "client_gone: drain")) as edge:

@@ -128,3 +128,15 @@ async def test_a_port_that_drains_takes_no_new_connections(store_url: str) -> No
 
 def connections(edge: Edge) -> list[Any]:
     return list(edge.worker.port.connections)
+
+
+async def test_an_agent_that_takes_no_answer_is_given_up(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "TAKE_S_MAX", 0.2)
+    monkeypatch.setattr(server, "SWEEP_S", 0.02)
+    async with serving(store_url, policy("http://127.0.0.1:9")) as edge:
+        _, writer = await asyncio.open_connection(*edge.address, limit=1024)
+        for _ in range(100):  # of more than the system's buffers hold: nobody reads what comes
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 5_000)
+        await eventually(lambda: any(one.full_since_s for one in edge.worker.port.connections))
+        await eventually(lambda: not edge.worker.port.connections)
+        writer.close()
