@@ -17,7 +17,7 @@ from ..core.identity import HOP_BY_HOP, OWN_PREFIX
 from ..core.money import decimal_usd
 from ..core.record import Record
 from ..core.refusal import Answer
-from .incoming import Request
+from .request import Request
 
 NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc", "content-length"}
 """`alt-svc` speaks of the provider's own ports and would send agents past us; the length is set with the framing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from .incoming import Body, Request
+from .request import Body, Request
 
 BODY_SILENCE_S_MAX = 60.0
 """An upload that stands still this long is given up."""

@@ -14,9 +14,9 @@ from ..core.caller import Caller
 from ..core.policy import Policy, Upstream
 from ..core.refusal import Refusal
 from .answers import wanted_encodings
-from .incoming import Headers, RawHeaders, headers_of
 from .keyring import Known
 from .paths import Target, TargetInvalid, read_target
+from .request import Headers, RawHeaders, headers_of
 
 ENVELOPES_REMEMBERED = 512
 """Of the agents of a few minutes on one worker, some 3 MB. The oldest are forgotten first."""

@@ -20,7 +20,7 @@ from ..wire.reading import Meter, Reading
 from .answers import StreamedAnswer
 from .capture import Capture
 from .holding import Plan
-from .incoming import Request
+from .request import Request
 from .upstream import Exchange
 
 BYTES_PER_SEEN_TOKEN = 3

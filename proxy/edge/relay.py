@@ -36,11 +36,11 @@ from .closing import Closing
 from .envelope import READABLE_ENCODINGS, Envelope
 from .flight import Flight, Refused, new_call_id
 from .holding import Holder
-from .incoming import Request
 from .keyring import Known
 from .lending import Lending
 from .own_pages import OwnPages
 from .paths import Target
+from .request import Request
 from .sentences import price_unknown, unknown_upstream, upstream_broken
 from .upstream import Exchange, UpstreamFailure, Upstreams
 

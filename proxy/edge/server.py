@@ -11,8 +11,9 @@ from collections.abc import Callable
 from ..core.refusal import Refusal, answer
 from .answers import AgentAnswer, WholeAnswer, json_answer, refusal_answer
 from .flight import new_call_id
-from .incoming import HEADER_LINE_BYTES_MAX, HEADERS_MAX, AgentConnection, Request
+from .incoming import HEADER_LINE_BYTES_MAX, HEADERS_MAX, AgentConnection
 from .relay import Relay
+from .request import Request
 
 KEEPALIVE_S = 75.0
 """An idle agent connection, or one whose request does not come to the end of its head. Longer than the pools of the

@@ -18,7 +18,8 @@ from proxy.edge.answers import (
     passed_on,
     wanted_encodings,
 )
-from proxy.edge.incoming import AgentConnection, Handler, Request
+from proxy.edge.incoming import AgentConnection, Handler
+from proxy.edge.request import Request
 
 READABLE = frozenset({"gzip", "deflate", "br", "zstd"})
 

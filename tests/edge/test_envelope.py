@@ -16,8 +16,8 @@ from proxy.core.refusal import Refusal
 from proxy.edge.arrival import Arrivals
 from proxy.edge.envelope import Envelope, Envelopes
 from proxy.edge.flight import Flight, Refused
-from proxy.edge.incoming import Request
 from proxy.edge.keyring import KeyRing, Known
+from proxy.edge.request import Request
 
 ADA, BEN = (make_key(b"a secret of the server", key_id) for key_id in ("abcdefgh2345", "zyxwvuts2345"))
 SIM = Upstream(name="sim", dialect="openai", provider="openai", url="http://127.0.0.1:9", key="sk-upstream")

@@ -12,7 +12,8 @@ import pytest
 from proxy.edge import body, incoming
 from proxy.edge.answers import AgentAnswer, StreamedAnswer, WholeAnswer
 from proxy.edge.body import BodyBroken, BodyTooLarge, read_body
-from proxy.edge.incoming import AgentConnection, Handler, Request
+from proxy.edge.incoming import AgentConnection, Handler
+from proxy.edge.request import Request
 from tests.support.store import eventually
 
 GET = b"GET /one HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -283,7 +284,7 @@ async def test_an_agent_that_takes_nothing_holds_up_its_answer_and_nothing_else(
     async with listening(large) as port:
         reader, writer = await asyncio.open_connection(*port.address, limit=4096)
         writer.write(LAST)
-        await eventually(lambda: any(connection.full for connection in port.connections))
+        await eventually(lambda: any(connection.full_since_s for connection in port.connections))
         stopped_at = written
         await asyncio.sleep(0.05)
         assert written == stopped_at < 400 * 65536
