@@ -16,16 +16,14 @@ from ..core import identity
 from ..core.caller import Caller
 from ..core.policy import Policy
 from ..core.prices import Prices
-from ..core.record import Record, Result
-from ..core.refusal import Answer, Refusal, answer, first_by_precedence
-from ..core.usage import NO_USAGE
+from ..core.record import Record
+from ..core.refusal import Refusal, first_by_precedence
 from ..store.sealing import Answered
 from .answers import (
     AgentAnswer,
     Fields,
     StreamedAnswer,
     WholeAnswer,
-    add_own,
     cost_header,
     passed_on,
     refusal_answer,
@@ -36,20 +34,16 @@ from .closing import Closing
 from .envelope import READABLE_ENCODINGS, Envelope
 from .flight import Flight, Refused, new_call_id
 from .holding import Holder
-from .keyring import Known
 from .lending import Lending
 from .own_pages import OwnPages
 from .paths import Target
 from .request import Request
-from .sentences import price_unknown, unknown_upstream, upstream_broken
+from .sentences import price_unknown, unknown_upstream
 from .upstream import Exchange, UpstreamFailure, Upstreams
+from .ways_out import WaysOut
 
 GATHER_BYTES_MAX = 256 * 1024
 """A JSON answer up to this size leaves in one write and carries its cost in a header."""
-DRAIN_S_MAX = 300.0
-"""How long an answer is read on for its usage after its agent went away."""
-TAIL_S_MAX = 1.0
-"""The same where it had its stream whole: what is left is the `[DONE]` that some do not wait for, and the framing."""
 WRITE_S_MAX = 300.0
 """How long an agent may take no byte of its answer before the connection is given up."""
 CALL_S_MAX = 4 * 3600.0
@@ -91,6 +85,7 @@ class Relay:
         self._lending = lending
         self._own_pages = own_pages
         self._clock_ms = clock_ms
+        self._ways_out = WaysOut(policy=policy, arrivals=arrivals, closing=closing, clock_ms=clock_ms)
         self._flights: dict[str, Flight] = {}
 
     # -- the walk -------------------------------------------------------------------------------------------------
@@ -104,14 +99,14 @@ class Relay:
         try:
             return await self._walk(flight)
         except Refused as refused:
-            return await self._refuse(flight, refused.refusal)
+            return await self._ways_out.refuse(flight, refused.refusal)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("call %s failed inside the proxy", record.call_id)
             if flight.begun is not None or flight.first_write_s:  # in mid-answer only a broken connection is honest
                 raise ConnectionAbortedError from None
-            return refusal_answer(self._told(flight, BROKEN, sent=flight.sent))
+            return refusal_answer(self._ways_out.told(flight, BROKEN, sent=flight.sent))
         finally:
             del self._flights[record.call_id]
 
@@ -128,7 +123,7 @@ class Relay:
         try:
             body = await self._arrivals.body(flight, policy)
         except asyncio.CancelledError:
-            self._left_uploading(flight, known, envelope)
+            self._ways_out.left_uploading(flight, known, envelope)
             raise
         text = unpacked(flight, body, headers)
         call = self._arrivals.call(flight, envelope.path, target, headers, text)
@@ -181,12 +176,12 @@ class Relay:
         except Refused:
             raise
         except UpstreamFailure as failure:
-            return await self._failed(flight, failure)
+            return await self._ways_out.failed(flight, failure)
         except (asyncio.CancelledError, ConnectionError):
-            self._left(flight)
+            self._ways_out.left(flight)
             raise
         except Exception:
-            self._left(flight, result="failed")
+            self._ways_out.left(flight, result="failed")
             raise
 
     async def _send(self, flight: Flight, envelope: Envelope, body: bytes, text: bytes) -> None:
@@ -245,7 +240,7 @@ class Relay:
         if flight.begun is not None and exchange.status >= 400:
             await self._gather(flight, gathered)
             sentence = f"the provider answered with status {exchange.status}"
-            return await self._end_early(flight, flight.begun, b"", "upstream_unreachable", sentence)
+            return await self._ways_out.end_early(flight, flight.begun, b"", "upstream_unreachable", sentence)
         if "json" in content_type and not (flight.call.stream and exchange.status < 400):
             whole = await self._gather(flight, gathered)
             if whole is not None:
@@ -329,9 +324,9 @@ class Relay:
                 if flight.outgrown and not may_be_cut:
                     await self._outgrow(flight, exchange)
         except UpstreamFailure as failure:
-            return await self._broken(flight, response, failure, tail)
+            return await self._ways_out.broken(flight, response, failure, tail)
         if refusal is not None:
-            return await self._cut(flight, response, refusal, tail)
+            return await self._ways_out.cut(flight, response, refusal, tail)
         if remover is not None and (data := remover.close()):
             await self._write(flight, response, data)
         reading = self._closing.complete(flight, result="ok" if record.status < 400 else "failed", cut=False)
@@ -376,86 +371,6 @@ class Relay:
         await self._closing.settle(flight, reading)
         return response
 
-    # -- the ways out ---------------------------------------------------------------------------------------------
-
-    async def _refuse(self, flight: Flight, refusal: Refusal) -> AgentAnswer:
-        """Our no, in the caller's dialect; recorded where the caller is known."""
-        record, request = flight.record, flight.request
-        told = self._told(flight, refusal)
-        response = refusal_answer(told)
-        add_own(response.fields, record, flight.limits)
-        if not request.body.complete:
-            response.force_close()  # the rest of the body is not read, so the connection cannot serve another call
-        if flight.caller_known:
-            record.result, record.refusal, record.status = "refused", refusal.code, told.status
-            record.rule = refusal.rule or record.rule
-            record.usage, record.usage_source = NO_USAGE, "none"
-            record.cost_nusd, record.cost_parts_nusd, record.list_nusd, record.cost_source = 0, {}, 0, "none"
-            record.hold_nusd, record.estimate = 0, {}
-            flight.clock_out(monotonic())
-            await self._closing.refused(record)
-        return await self._in_stream(flight, refusal, response)
-
-    async def _failed(self, flight: Flight, failure: UpstreamFailure) -> AgentAnswer:
-        """The provider could not be reached, or broke before its answer began: a refusal says so."""
-        refusal = upstream_broken(flight.record.upstream, failure.sentence, timeout=failure.is_timeout)
-        told = self._told(flight, refusal, sent=failure.sent)
-        record = flight.record
-        record.status, record.refusal, record.error = told.status, refusal.code, failure.reason
-        flight.sent = failure.sent
-        # A provider that was too slow for us has worked, and may bill; one that broke before it answered has not.
-        reading = self._closing.complete(flight, result="failed", cut=failure.is_timeout or flight.answered > 0)
-        response = refusal_answer(told)
-        add_own(response.fields, record, flight.limits)
-        await self._closing.settle(flight, reading)
-        return await self._in_stream(flight, refusal, response)
-
-    async def _in_stream(self, flight: Flight, refusal: Refusal, response: AgentAnswer) -> AgentAnswer:
-        """Our no as it is; to a call whose stream has begun, since it waited for its twin, an event says it there."""
-        begun = flight.begun
-        if begun is None:
-            return response
-        try:
-            await begun.write(wire.end_of_stream(flight.call, refusal.code, refusal.told))
-            await begun.write_eof()
-        except ConnectionError:
-            pass  # the agent is gone
-        return begun
-
-    async def _broken(
-        self, flight: Flight, response: StreamedAnswer, failure: UpstreamFailure, tail: bytes
-    ) -> AgentAnswer:
-        """The provider broke in mid-answer: what was seen is metered, and the agent is told in its own dialect where
-        the stream stands between two events; in the midst of one, only a broken connection is honest."""
-        flight.record.error = failure.reason
-        code = "upstream_timeout" if failure.is_timeout else "upstream_unreachable"
-        return await self._end_early(flight, response, tail, code, failure.sentence)
-
-    async def _cut(self, flight: Flight, response: StreamedAnswer, refusal: Refusal, tail: bytes) -> AgentAnswer:
-        """A stream that a budget with `when_outgrown: cut` has nothing left for ends here, too."""
-        flight.record.refusal, flight.record.error = refusal.code, "budget_cut"
-        return await self._end_early(flight, response, tail, refusal.code, refusal.sentence)
-
-    async def _end_early(
-        self, flight: Flight, response: StreamedAnswer, tail: bytes, code: str, sentence: str
-    ) -> AgentAnswer:
-        reading = self._closing.complete(flight, result="failed", cut=True)
-        between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
-        ending = b""
-        if flight.call.stream and not flight.packed and reading.error is None:  # else the provider has said it itself
-            ending = wire.end_of_stream(flight.call, code, sentence)
-        try:
-            if between_events and (ending or reading.error):
-                if ending:
-                    await response.write(ending)
-                await response.write_eof()
-            else:
-                flight.request.abort()
-        except ConnectionError:
-            pass  # the agent is gone as well
-        await self._closing.settle(flight, reading)
-        return response
-
     async def _outgrow(self, flight: Flight, exchange: Exchange) -> Refusal | None:
         """The stream takes more of its budgets. One that must not go on ends at the provider at once, whatever the
         agent has still to take of it; one that the provider has sent in full is paid for, and goes on to its end."""
@@ -466,59 +381,6 @@ class Relay:
         exchange.close()
         return refusal
 
-    def _left(self, flight: Flight, result: Result = "client_gone") -> None:
-        """The agent went away. Streams are cancelled at the provider, unless the policy drains them; other calls are
-        always read to their end, since the provider makes and bills them all the same.
-
-        An agent that has its stream whole need not stay for the end of the connection: most SDKs leave at `[DONE]`."""
-        exchange = flight.exchange
-        if flight.settling:
-            return
-        drains = self._policy().defaults.client_gone == "drain"
-        if exchange is not None and result == "client_gone" and flight.had_whole_stream:
-            # Read on: usage may still be counted up, and twins are given all of it.
-            within_s = DRAIN_S_MAX if drains else TAIL_S_MAX
-            self._closing.in_background(self._drain(flight, exchange, "ok", within_s))
-            return
-        if flight.plan is not None and flight.plan.compared is not None:
-            self._closing.in_background(self._closing.forget(flight.record))
-        if flight.reading is not None:  # in the last bytes of an answer that was complete here already
-            self._closing.in_background(self._closing.settle(flight, flight.reading))
-        elif exchange is not None and (not flight.call.stream or drains):
-            self._closing.in_background(self._drain(flight, exchange, result, DRAIN_S_MAX))
-        else:
-            self._closing.in_background(self._closing.settle_left(flight, result))
-
-    def _left_uploading(self, flight: Flight, known: Known, envelope: Envelope) -> None:
-        """The agent went away before its call was whole: nothing went to the provider, and the record says whose it
-        was."""
-        try:
-            self._arrivals.caller(flight, known, envelope, flight.call)
-        except Refused:
-            return
-        flight.record.result = "client_gone"
-        flight.clock_out(monotonic())
-        self._closing.in_background(self._closing.write(flight.record))
-
-    async def _drain(self, flight: Flight, exchange: Exchange, result: Result, within_s: float) -> None:
-        remover, capture = flight.remover, flight.capture
-        try:
-            async with asyncio.timeout(within_s):
-                await exchange.head()
-                if flight.meter is None:
-                    flight.open_meter()
-                assert flight.meter is not None
-                while data := await exchange.read():
-                    flight.meter.feed(data)
-                    if capture is not None:
-                        capture.add(remover.feed(data) if remover is not None else data)
-                if capture is not None and remover is not None:
-                    capture.add(remover.close())
-        except (TimeoutError, UpstreamFailure, asyncio.CancelledError):
-            pass  # what was seen until here is what is known
-        finally:
-            await self._closing.settle_left(flight, result)
-
     # -- the steps' own work --------------------------------------------------------------------------------------
 
     async def _own(self, flight: Flight, target: Target, caller: Caller, body: bytes) -> AgentAnswer:
@@ -527,18 +389,6 @@ class Relay:
         if isinstance(page, Refusal):
             raise Refused(page)
         return page
-
-    def _told(self, flight: Flight, refusal: Refusal, *, sent: bool = False) -> Answer:
-        headers = flight.request.headers
-        return answer(
-            refusal,
-            dialect=flight.dialect,
-            call_id=flight.record.call_id,
-            now_ms=self._clock_ms(),
-            user_agent=headers.get("user-agent", ""),
-            originator=headers.get("originator", ""),
-            sent=sent,
-        )
 
     # -- the process ----------------------------------------------------------------------------------------------
 

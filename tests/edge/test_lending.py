@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.edge import lending, relay
+from proxy.edge import lending, ways_out
 from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
 from tests.support.store import eventually
 from tests.support.worker import policy, serving
@@ -73,7 +73,7 @@ async def test_a_stream_that_ended_too_early_is_not_given_again(store_url: str) 
 async def test_a_twin_is_given_the_end_for_which_the_first_agent_did_not_wait(
     store_url: str, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
-    monkeypatch.setattr(relay, "TAIL_S_MAX", 10.0 if ends else 0.1)
+    monkeypatch.setattr(ways_out, "TAIL_S_MAX", 10.0 if ends else 0.1)
     asked = {"model": "gpt-5-mini", "messages": ASK, "stream": True, "stream_options": {"include_usage": True}}
     usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
     left = asyncio.Event()

@@ -11,7 +11,7 @@ import pytest
 from proxy import app
 from proxy.core.record import Record, decode
 from proxy.core.refusal import CODES
-from proxy.edge import body, relay, upstream
+from proxy.edge import body, relay, upstream, ways_out
 from proxy.ledger.errors import LedgerUnavailable
 from proxy.wire.framing import AnswerMeter
 from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
@@ -84,7 +84,6 @@ async def test_an_agent_that_takes_nothing_for_too_long_is_given_up(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "WATCH_S", 0.02)
-    monkeypatch.setattr(relay, "WRITE_S_MAX", 0.1)
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)
@@ -100,6 +99,7 @@ async def test_an_agent_that_takes_nothing_for_too_long_is_given_up(
         edge.post(CHAT, STREAM, buffer_bytes=small) as stuck,
     ):
         await stuck.head()
+        monkeypatch.setattr(relay, "WRITE_S_MAX", 0.1)
         [record] = await edge.records()
         assert record.result == "client_gone"
         assert await stuck.broke()
@@ -107,13 +107,13 @@ async def test_an_agent_that_takes_nothing_for_too_long_is_given_up(
 
 async def test_a_call_beyond_the_longest_is_cut(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "WATCH_S", 0.02)
-    monkeypatch.setattr(relay, "CALL_S_MAX", 0.1)
     async with (
         scripted(begins) as url,
         serving(store_url, policy(url)) as edge,
         edge.post(CHAT, STREAM) as reading,
     ):
         await reading.head()
+        monkeypatch.setattr(relay, "CALL_S_MAX", 0.1)
         assert await reading.broke()
         [record] = await edge.records()
     assert (record.result, record.usage_source) == ("client_gone", "partial")
@@ -198,7 +198,7 @@ async def test_a_stream_that_is_read_on_is_counted_to_its_very_end_also_where_it
 
 
 async def test_reading_on_behind_an_agent_that_left_has_an_end(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "DRAIN_S_MAX", 0.1)
+    monkeypatch.setattr(ways_out, "DRAIN_S_MAX", 0.1)
     async with scripted(begins) as url, serving(store_url, policy(url, "client_gone: drain")) as edge:
         await leave_in_mid_stream(edge)
         [record] = await edge.records()
