@@ -22,14 +22,16 @@ class Frame:
     """What the takes of calls alike have in common.
 
     templates       the takes, with an amount of 0
+    alike           one budget for each amount that may differ, and for each take which of those its amount is
     since, until    ms of the store's clock between which the windows are these
     remembered      what others work out of the frame, by their own names
     """
 
-    __slots__ = ("budgets", "raises", "remembered", "since_ms", "templates", "until_ms")
+    __slots__ = ("alike", "budgets", "raises", "remembered", "since_ms", "templates", "until_ms")
 
     def __init__(self, scopes: Sequence[Scope], now_ms: int, raises: Raises | None) -> None:
         self.budgets: tuple[Budget, ...] = tuple([scope.budget for scope in scopes])
+        self.alike = alike(self.budgets)
         self.templates = tuple([template_of(scope, now_ms, raises) for scope in scopes])
         self.raises = raises
         spans = [admission_span(take) for take in self.templates]
@@ -51,7 +53,9 @@ class Taken(Sequence[Take]):
 
     def __init__(self, frame: Frame, estimate: Estimate) -> None:
         self.frame = frame
-        self.amounts = [budget.amount(estimate) for budget in frame.budgets]
+        several, places = frame.alike
+        amounts = [budget.amount(estimate) for budget in several]
+        self.amounts = [amounts[place] for place in places]
         self._estimate = estimate
         self._takes: list[Take] | None = None
 
@@ -90,6 +94,17 @@ def takes_for(scopes: Sequence[Scope], estimate: Estimate, now_ms: int, raises: 
     if frame is None or not frame.serves(now_ms, raises):
         frame = scopes.frame = Frame(scopes, now_ms, raises)
     return Taken(frame, estimate)
+
+
+def alike(budgets: Sequence[Budget]) -> tuple[list[Budget], list[int]]:
+    """Budgets that take different amounts of calls, and for each budget the place of the one that takes what it takes:
+    many count the expected cost, over another scope or window."""
+    several: dict[Hashable, Budget] = {}
+    kinds = [(budget.unit, budget.reserve, budget.unbounded_nusd) for budget in budgets]
+    for kind, budget in zip(kinds, budgets, strict=True):
+        several.setdefault(kind, budget)
+    order = list(several)
+    return list(several.values()), [order.index(kind) for kind in kinds]
 
 
 def template_of(scope: Scope, now_ms: int, raises: Raises | None) -> Take:

@@ -136,8 +136,12 @@ class Connection(asyncio.Protocol):
         if self.complete:  # nobody asked: a late answer or an error page of the server; the connection is spoilt
             self.abort()
             return
+        if not self.headers_complete:
+            self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._header_bytes > HEADERS_BYTES_MAX and not self.headers_complete:
+                self._fail("bad_answer", "the headers of the provider's answer have no end")
         except httptools.HttpParserError as error:
             self._fail("bad_answer", f"the provider's answer is not HTTP: {error}")
         self._wake()
@@ -164,16 +168,17 @@ class Connection(asyncio.Protocol):
             raise ValueError("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > HEADERS_BYTES_MAX:
-            raise ValueError("headers too large")
-        self.headers.append((name, value))
+        if not self.headers_complete:  # else it is a trailer, which nobody reads
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200:
             return
         self.headers_complete = True
+        if self._header_bytes > HEADERS_BYTES_MAX:  # what came of the body may be counted in it
+            if sum([len(name) + len(value) for name, value in self.headers]) > HEADERS_BYTES_MAX:
+                raise ValueError("headers too large")
         # Of a header that comes twice the first counts.
         fields = self.fields = {name.lower(): value for name, value in reversed(self.headers)}
         if b"keep-alive" in fields:

@@ -186,7 +186,7 @@ def _inline_bytes(data: bytes) -> int:
 def _samples_base64(data: bytes) -> bool:
     """Whether some place looks like base64. Looking at few places costs a tenth of a search through it all, and most
     conversations hold none."""
-    for at in range(0, len(data), INLINE_BYTES_MIN // 2):
+    for at in range(0, len(data), INLINE_BYTES_MIN - _SAMPLE_BYTES):
         sample = data[at : at + _SAMPLE_BYTES]
         if b" " not in sample and not sample.translate(None, _BASE64):  # the first look is quick, and prose ends there
             return True

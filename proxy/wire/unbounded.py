@@ -131,16 +131,20 @@ def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
         reasons.append("thread")
     if any(model != call.model for model in call.other_models):
         reasons.append("other_models")  # any of them may be dearer than the one asked for
-    for tool in _read_tools(fields.get("tools")):
-        hosted = tool.type == "shell" and str(mapping(tool.environment).get("type", "")).startswith("container")
-        if (tool.type in _OPENAI_CALLERS_TOOLS or tool.type in ("", "shell")) and not hosted:
+    tools, hosted = fields.get("tools"), False
+    for tool in _read_tools(tools):
+        in_container = tool.type == "shell" and str(mapping(tool.environment).get("type", "")).startswith("container")
+        if (tool.type in _OPENAI_CALLERS_TOOLS or tool.type in ("", "shell")) and not in_container:
             continue
+        hosted = True
         reasons.append(_add_tool(call, _DATED.sub("", tool.type), None))
     if _is_set(fields, "web_search_options") or "-search-preview" in (call.model or ""):
         reasons.append(_add_tool(call, "web_search", None))
     if "audio" in listed(fields.get("modalities")):
         reasons.append(DEARER_OUTPUT)
-    if _refers((fields.get("messages"), fields.get("input"), fields.get("tools")), _OPENAI_LOOK, _OPENAI_REFERENCE):
+    # The schemas of callers' own tools may have fields of such names, which refer to nothing.
+    looked_at = (fields.get("messages"), fields.get("input"), tools if hosted else None)
+    if _refers(looked_at, _OPENAI_LOOK, _OPENAI_REFERENCE):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
 

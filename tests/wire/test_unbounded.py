@@ -38,6 +38,7 @@ UNBOUNDED = [
     (RESPONSES, {"tools": [{"type": "image_generation"}]}, ("image_generation",)),
     (RESPONSES, {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}, ("shell",)),
     (RESPONSES, {"tools": [{"type": "of_tomorrow"}]}, ("server_tool",)),
+    (RESPONSES, {"tools": [{"type": "function", "name": "f", "parameters": {"file_id": {"type": "string"}}}]}, ()),
     (RESPONSES, {"input": parts({"type": "input_file", "file_id": "f"})}, ("file_reference",)),
     (RESPONSES, {"input": parts({"type": "input_file", "file_url": "https://x"})}, ("file_reference",)),
     (RESPONSES, {"input": parts({"type": "input_image", "image_url": "https://x"})}, ("file_reference",)),
