@@ -17,6 +17,7 @@ import asyncio
 import gzip
 import itertools
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -29,6 +30,20 @@ Event = tuple[str, Any]
 PORT = 8099
 """Where `./dev simulator` serves, as policies/90-simulated.yaml says."""
 
+NUMBERS = (
+    "chunks",
+    "pause-ms",
+    "first-ms",
+    "status",
+    "cut-after",
+    "reset",
+    "cached",
+    "reasoning",
+    "gzip",
+    "usage",
+)
+"""What `x-sim` gives as a whole number. `retry-after` is passed on as it is, seconds with a fraction too."""
+
 _numbers = itertools.count(1)
 
 
@@ -40,7 +55,13 @@ class Wish:
         self._values = {name: value for name, _, value in parts}
 
     def number(self, name: str, default: int = 0) -> int:
-        return int(self._values.get(name, default))
+        """Raises HTTPBadRequest with a sentence, before anything was answered: `_begin` has looked at all of them."""
+        value = self._values.get(name, "")
+        if not value:
+            return default
+        if not (value.isascii() and value.isdigit()):
+            raise web.HTTPBadRequest(text=f"x-sim: `{name}` is `{value}`; write a whole number")
+        return int(value)
 
     def text(self, name: str) -> str:
         return self._values.get(name, "")
@@ -256,8 +277,8 @@ class Simulator:
         if verb == "countTokens":
             return web.json_response({"totalTokens": read})
 
-        def answer(text: str, made: int, finish: str | None) -> dict[str, Any]:
-            candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
+        def answer(part: dict[str, Any], made: int, finish: str | None) -> dict[str, Any]:
+            candidate: dict[str, Any] = {"content": {"role": "model", "parts": [part]}, "index": 0}
             if finish:
                 candidate["finishReason"] = finish
             usage = {"promptTokenCount": read, "candidatesTokenCount": made, "thoughtsTokenCount": reasoning}
@@ -269,10 +290,14 @@ class Simulator:
                 "responseId": f"sim{next(_numbers)}",
             }
 
+        tool = wish.text("tool")
+        call = {"functionCall": {"name": tool, "args": {"city": "Berlin"}}}
         if verb == "generateContent":
-            return self._json(answer("".join(words(chunks)), chunks, "STOP"), wish)
+            return self._json(answer(call if tool else {"text": "".join(words(chunks))}, chunks, "STOP"), wish)
         pieces = words(chunks)
-        parts = [answer(word, n, "STOP" if n == chunks else None) for n, word in enumerate(pieces, 1)]
+        parts = [answer({"text": word}, n, "STOP" if n == chunks else None) for n, word in enumerate(pieces, 1)]
+        if tool:  # Gemini sends a call of a tool whole, in one piece
+            parts = [answer(call, chunks, "STOP")]
         if request.query.get("alt") == "sse":
             return await self._stream(request, wish, [("", part) for part in parts], end="\r\n")
         return web.Response(text=json.dumps(parts), content_type="application/json")
@@ -283,6 +308,8 @@ class Simulator:
         raw = await request.read()
         self.seen.append((request.path_qs, dict(request.headers), raw))
         wish = Wish(request)
+        for name in NUMBERS:
+            wish.number(name)
         if wish.number("reset") and request.transport is not None:
             request.transport.abort()
         if wait_ms := wish.number("first-ms"):
@@ -315,14 +342,15 @@ class Simulator:
         self, request: web.Request, wish: Wish, events: list[Event], end: str = "\n"
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "x-request-id": "req_sim"})
-        await response.prepare(request)
-        async for data in self._paced(wish, events, end):
-            if data is None:
-                assert request.transport is not None
-                request.transport.abort()
-                return response
-            await response.write(data)
-        await response.write_eof()
+        with suppress(ConnectionError):  # who reads it may leave at any time, as an agent that is broken off does
+            await response.prepare(request)
+            async for data in self._paced(wish, events, end):
+                if data is None:
+                    if request.transport is not None:
+                        request.transport.abort()
+                    return response
+                await response.write(data)
+            await response.write_eof()
         return response
 
     async def _paced(self, wish: Wish, events: list[Event], end: str) -> AsyncIterator[bytes | None]:
@@ -354,7 +382,10 @@ async def main() -> None:
     try:
         runner, port = await serve(port=PORT)
     except OSError as error:
-        raise SystemExit(f"simulator: cannot listen on 127.0.0.1:{PORT}: {error.strerror}") from None
+        raise SystemExit(
+            f"simulator: cannot listen on 127.0.0.1:{PORT}: {os.strerror(error.errno or 0)}; stop what uses it, maybe "
+            "another simulator. The upstreams of policies/90-simulated.yaml point there"
+        ) from None
     print(f"The simulated provider answers on http://127.0.0.1:{port}; Ctrl-C ends it", flush=True)
     try:
         await asyncio.Event().wait()

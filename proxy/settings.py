@@ -24,6 +24,9 @@ LOCK_FILE = ".settings.lock"
 OURS = ("secret", "admin.token", "admin.url", "ledger.db", "bookkeeper.seat", "appendonlydir", "spool", "segments")
 """What a data directory holds that we cannot do without."""
 
+LEDGER_SCHEMES = ("sqlite:", "sqlite+pysqlite:", "postgres:", "postgresql:", "postgresql+psycopg:")
+"""How the URL of a ledger begins; the ledger looks at the rest of it."""
+
 Only = Literal["workers", "bookkeeper"]
 
 
@@ -108,6 +111,11 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     redis_url = value("redis_url")
     if redis_url is not None and not redis_url.startswith(("redis://", "rediss://", "unix://")):
         faults.append(f"{named('redis_url')} must begin with redis://, rediss:// or unix://")
+    ledger_url = environ.get("CALLMETER_LEDGER_URL") or f"sqlite:///{data / 'ledger.db'}"
+    if not ledger_url.startswith(LEDGER_SCHEMES):
+        faults.append(
+            "CALLMETER_LEDGER_URL must be `sqlite:////absolute/path.db` or `postgresql://user:password@host/database`"
+        )
     settings: dict[str, Any] = {
         "host": value("host") or "127.0.0.1",
         "port": number("port", 8080, 0, 65535),
@@ -129,7 +137,6 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
         raise SettingsInvalid(faults)
     secrets = read_secrets(environ, data)
     token = environ.get("CALLMETER_ADMIN_TOKEN") or kept(data / "admin.token")
-    ledger_url = environ.get("CALLMETER_LEDGER_URL") or f"sqlite:///{data / 'ledger.db'}"
     return Settings(**settings, secrets=secrets, admin_token=token, ledger_url=ledger_url)
 
 

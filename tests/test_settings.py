@@ -79,5 +79,9 @@ def test_files_of_another_user_are_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid) as invalid:
-        load({"CALLMETER_PORT": "x", "CALLMETER_ONLY": "half"}, {"data": tmp_path})
-    assert len(invalid.value.faults) == 2
+        load(
+            {"CALLMETER_PORT": "x", "CALLMETER_ONLY": "half", "CALLMETER_LEDGER_URL": "mysql://ada:hidden@host/books"},
+            {"data": tmp_path},
+        )
+    assert len(invalid.value.faults) == 3
+    assert "hidden" not in str(invalid.value)

@@ -26,8 +26,9 @@ CUT_S_MAX = 0.1
 """For calls that are cut to give up."""
 BACKLOG = 4096
 NOT_HTTP = (
-    f"a line is malformed or longer than {HEADER_LINE_BYTES_MAX // 1024} KB, or there are more than {HEADERS_MAX} "
-    "headers; they are written `name: value`, each in a line that ends with CR LF"
+    f"a line is malformed or longer than {HEADER_LINE_BYTES_MAX // 1024} KB, there are over {HEADERS_MAX} headers, "
+    "the method or version is unknown, or the length of the body is told twice or wrongly; headers are written "
+    "`name: value`, each in a line that ends with CR LF"
 )
 
 log = logging.getLogger("callmeter.edge")
@@ -108,7 +109,7 @@ class DataPort:
         while self._relay.running and loop.time() < deadline_s:
             await asyncio.sleep(0.05)
         if self._relay.running:
-            log.warning("%d calls still run after %.0f s and are cut", self._relay.running, within_s)
+            log.warning("calls that still run after %.0f s and are cut: %d", within_s, self._relay.running)
         for connection in list(self.connections):
             connection.end()
         if self.connections:
