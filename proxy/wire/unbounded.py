@@ -90,12 +90,17 @@ def _read_tools(value: Any) -> list[_Tool]:
     return [_Tool(text(tool, "type") or "", whole(tool.get("max_uses")), tool.get("environment")) for tool in tools]
 
 
-def _refers(values: Iterable[Any], look: re.Pattern[bytes], reference: re.Pattern[bytes]) -> bool:
-    """Whether some part of the request names a file that lies elsewhere."""
+def _refers(
+    values: Iterable[Any], look: re.Pattern[bytes], reference: re.Pattern[bytes], *, byte: bytes = b'"'
+) -> bool:
+    """Whether some part of the request names a file that lies elsewhere. `byte` is in every such name: to find that
+    there is none takes a tenth of a search."""
     for value in values:
         if value is None:
             continue
-        raw = memoryview(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+        raw = bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+        if byte not in raw:
+            continue
         if look.search(raw) and (look is reference or reference.search(raw)):
             return True
     return False
@@ -144,7 +149,7 @@ def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
         reasons.append(DEARER_OUTPUT)
     # The schemas of callers' own tools may have fields of such names, which refer to nothing.
     looked_at = (fields.get("messages"), fields.get("input"), tools if hosted else None)
-    if _refers(looked_at, _OPENAI_LOOK, _OPENAI_REFERENCE):
+    if _refers(looked_at, _OPENAI_LOOK, _OPENAI_REFERENCE, byte=b"_"):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
 
