@@ -77,7 +77,7 @@ def _told_of_frame(takes: Taken, states: Sequence[State], now_ms: int, admitted:
 def _ends(remembered: dict[Hashable, Any], told: list[_Told], now_ms: int) -> list[str]:
     """The seconds until each budget's window turns; the same for all calls of one second of each window."""
     at_s, ends = remembered.get("ends") or (None, [])
-    if at_s != now_ms // 1000 or now_ms % 1000 == 0:
+    if at_s != now_ms // 1000:
         ends = [f";t={max(0, -((now_ms - one.resets_at_ms) // 1000))}" if one.resets_at_ms else "" for one in told]
         remembered["ends"] = (now_ms // 1000, ends)
     return ends

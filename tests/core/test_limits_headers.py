@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.admission import State
-from proxy.core.budgets import Budget
+from proxy.core.budgets import Budget, Scopes
 from proxy.core.limits_headers import LISTED_MAX, limit_headers
 from proxy.core.money import NUSD_MAX
 from proxy.core.takes import takes_for
@@ -73,3 +73,17 @@ def test_whatever_the_figures_the_fields_are_well_formed(
     found = headers(budget(every, unit=unit, limit=limit), states=[State(spent, held)])
     for value in found.values():
         assert ITEM.fullmatch(value)
+
+
+@given(st.lists(st.integers(min_value=0, max_value=7_200_000), min_size=1, max_size=6))
+def test_the_seconds_to_the_next_window_are_those_of_each_call_also_from_memory(after_ms: list[int]) -> None:
+    some = [
+        budget("minute", name="a"),
+        budget("day", name="b"),
+        budget("rolling 10m", name="c"),
+        budget("ever", name="d"),
+    ]
+    takes, states = takes_for(Scopes([scope_of(one) for one in some]), estimate(5), NOON_MS), [State(0, 0)] * 4
+    for now_ms in (NOON_MS + after for after in (*after_ms, *after_ms)):
+        one_by_one = limit_headers(list(takes), states, now_ms=now_ms, admitted=True)
+        assert limit_headers(takes, states, now_ms=now_ms, admitted=True) == one_by_one
