@@ -7,10 +7,10 @@ parent is gone, however it went. Standard output carries the child's one line ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,8 +42,9 @@ def read_settings() -> Settings:
 
 
 def say_ready(**facts: Any) -> None:
-    sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
-    sys.stdout.flush()
+    """Tells the parent; one that is gone meanwhile is noticed by the end of standard input."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, msgspec.json.encode(facts) + b"\n")
 
 
 def keep_what_is_there() -> None:
