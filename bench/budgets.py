@@ -26,6 +26,7 @@ from proxy.store.client import Client
 from proxy.store.counters import Spent, set_counters
 from proxy.store.embedded import EmbeddedServer
 from proxy.store.keyspace import KEYS, SHARDS, shard_of
+from proxy.store.packing import joined, packed
 
 from .callmeter import callmeter
 from .main_job import Bench, Measured, modes
@@ -110,14 +111,13 @@ async def inside_valkey(url: str, count: int) -> float:
             reserves = []
             for call_id in ids:
                 record = Record(call_id=call_id, at_ms=now_ms, user="ada", key_id="k", model="gpt-5-mini")
-                names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id))
-                arguments = (call_id, encode(record), 30_000, 0, 0)
-                packed = holding.packed_keys, takes.packed_reserve(holding)
-                reserves.append(client.script("reserve", names, arguments, *packed))
+                arguments = packed((call_id, encode(record), 30_000, 0, 0))
+                told = joined(arguments, takes.packed_reserve(holding))
+                reserves.append(client.run("reserve", joined(keys.to_reserve(call_id), holding.packed_keys), told))
             await client.call("CONFIG", "RESETSTAT")
             await asyncio.gather(*reserves)
-            told = (await client.call("INFO", "commandstats")).decode()
-            stats = next(line for line in told.splitlines() if line.startswith("cmdstat_evalsha:"))
+            counted = (await client.call("INFO", "commandstats")).decode()
+            stats = next(line for line in counted.splitlines() if line.startswith("cmdstat_evalsha:"))
             fields = dict(pair.split("=") for pair in stats.partition(":")[2].split(","))
             batches_us.append(float(fields["usec"]) / AT_ONCE)
             for call_id in ids:

@@ -102,7 +102,7 @@ def look(body: bytes) -> None:
     scopes = INDEX.scopes(CALLER, CALL, UPSTREAM)
     marks, _ = marks_for(scopes, conversation, MAKER, now_ms=now_ms(), prints=Prints(), **WHERE)
     if marks:
-        Marked(marks, user="ada", task="PAY-7").keys_and_arguments("0" * 32, "acme")
+        Marked(marks, user="ada", task="PAY-7").packed("0" * 32, "acme")
 
 
 INDEX = DuplicateIndex(RULES)

@@ -2,7 +2,7 @@
 
 An own server rather than a general one for the same reason as the client in `http1.py`, whose other half it is: it is
 on the path of every call and of every piece of a stream. It parses with llhttp (httptools), keeps headers as the bytes
-that came, and gives each request a task of its own, which is cancelled when its agent goes away.
+that came, and has one task answer its requests, which is cancelled when its agent goes away.
 """
 
 from __future__ import annotations
@@ -61,11 +61,16 @@ class AgentConnection(asyncio.Protocol):
         """Since when it is to close once what was written is taken; 0 while it is not."""
         self.full_since_s = 0.0
         """Since when its agent does not take what is written; 0 while it does."""
+        self.ending = False
+        """It is to close behind its next answer."""
         self._handle = handle
         self._loop = loop
         self._open_ones = open_ones
         self._task: asyncio.Task[None] | None = None
+        self._answering: Request | None = None
         self._waiting: deque[Request] = deque()
+        self._asked: asyncio.Future[None] | None = None
+        """What the task waits for while it has nothing to answer."""
         self._receiving: Request | None = None
         self._upgrading: Request | None = None
         self._going_on: Request | None = None
@@ -86,12 +91,12 @@ class AgentConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """It waits for a request of which nothing has come yet."""
-        return self._task is None and not self._in_head
+        return self._answering is None and not self._in_head
 
     @property
     def waiting(self) -> bool:
         """No request is answered, and none is whole up to the end of its head."""
-        return self._task is None and not self.closing_since_s
+        return self._answering is None and not self.closing_since_s
 
     @property
     def gone(self) -> bool:
@@ -124,7 +129,7 @@ class AgentConnection(asyncio.Protocol):
 
     def end(self) -> None:
         """Cuts the request that is answered; else closes."""
-        if self._task is not None:
+        if self._answering is not None and self._task is not None:
             self._task.cancel()
             self.abort()
         else:
@@ -133,12 +138,31 @@ class AgentConnection(asyncio.Protocol):
     # -- the walk of a request --------------------------------------------------------------------------------------
 
     def _begin(self, request: Request) -> None:
-        self._task = self._loop.create_task(self._serve(request))
+        self._answering = request
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve())
+        elif self._asked is not None and not self._asked.done():
+            self._asked.set_result(None)
 
-    async def _serve(self, request: Request) -> None:
+    async def _serve(self) -> None:
+        """Answers one request after the other, for as long as the connection serves."""
+        while self._answering is not None and await self._answer(self._answering):
+            if self._waiting:
+                self._answering = self._waiting.popleft()
+                self.read_on()
+            else:
+                self._answering, self.since_s = None, self._loop.time()
+                self._asked = self._loop.create_future()
+                await self._asked
+        self._answering = None
+
+    async def _answer(self, request: Request) -> bool:
+        """Whether the connection may serve another request."""
         response: Answering | None = None
         try:
             response = await self._handle(request)
+            if self.ending:
+                response.force_close()
             await response.prepare(request)
             await response.write_eof()
         except (ConnectionError, asyncio.CancelledError):
@@ -146,18 +170,15 @@ class AgentConnection(asyncio.Protocol):
         except Exception:
             log.exception("an answer could not be written")
             self.abort()
-        self._task = None
         if self.gone:
-            return
+            return False
         if not request.body.complete or request.wrong:
             self._linger(request)
-        elif response is None or not response.keep_alive:
+            return False
+        if response is None or not response.keep_alive:
             self.close()
-        elif self._waiting:
-            self._begin(self._waiting.popleft())
-            self.read_on()
-        else:
-            self.since_s = self._loop.time()
+            return False
+        return True
 
     def _linger(self, request: Request) -> None:
         """Says that nothing more comes, and reads over the rest, without which a reset would overtake our answer."""
@@ -225,7 +246,7 @@ class AgentConnection(asyncio.Protocol):
     def _take(self, request: Request) -> None:
         if self._lingering or self.closing_since_s:
             request.body.drop()
-        elif self._task is None:
+        elif self._answering is None:
             self._begin(request)
         else:
             self._waiting.append(request)

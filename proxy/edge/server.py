@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ..core.refusal import Refusal, answer
 from .answers import AgentAnswer, WholeAnswer, json_answer, refusal_answer
@@ -25,6 +25,9 @@ SWEEP_S = 5.0
 CUT_S_MAX = 0.1
 """For calls that are cut to give up."""
 BACKLOG = 4096
+HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
+OWN_PATHS = frozenset({HEALTH_PATH, READY_PATH})
 NOT_HTTP = (
     f"a line is malformed or longer than {HEADER_LINE_BYTES_MAX // 1024} KB, there are over {HEADERS_MAX} headers, "
     "the method or version is unknown, or the length of the body is told twice or wrongly; headers are written "
@@ -40,7 +43,6 @@ class DataPort:
     def __init__(self, relay: Relay, ready: Callable[[], list[str]]) -> None:
         self._relay = relay
         self._ready = ready
-        self._draining = False
         self._listener: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.connections: set[AgentConnection] = set()
@@ -59,19 +61,18 @@ class DataPort:
         )
         self._sweeping = loop.create_task(self._sweep())
 
-    async def _handle(self, request: Request) -> AgentAnswer:
+    def _handle(self, request: Request) -> Awaitable[AgentAnswer]:
+        if request.wrong or request.raw_path in OWN_PATHS:
+            return self._own(request)
+        return self._relay.handle(request)
+
+    async def _own(self, request: Request) -> AgentAnswer:
         if request.wrong:
             return self._not_http(request)
-        path = request.raw_path
-        if path == "/healthz":
+        if request.raw_path == HEALTH_PATH:
             return json_answer({"status": "ok"})
-        if path == "/readyz":
-            missing = self._ready()
-            return json_answer({"ready": not missing, "missing": missing}, status=503 if missing else 200)
-        response = await self._relay.handle(request)
-        if self._draining:
-            response.force_close()
-        return response
+        missing = self._ready()
+        return json_answer({"ready": not missing, "missing": missing}, status=503 if missing else 200)
 
     def _not_http(self, request: Request) -> WholeAnswer:
         """What cannot be read as HTTP gets an answer of our own, and a line in the log that shows nothing of it: there
@@ -97,11 +98,11 @@ class DataPort:
 
     async def drain(self, within_s: float) -> None:
         """Takes no new connections, lets running calls end, then cuts those that are left."""
-        self._draining = True
         if self._listener is not None:
             self._listener.close()
         # Busy connections close after their answer; told to close now, they would not hear the rest of an upload.
         for connection in list(self.connections):
+            connection.ending = True
             if connection.idle:
                 connection.close()
         loop = asyncio.get_running_loop()

@@ -22,9 +22,9 @@ from .epoch import read_epochs
 from .errors import StoreError, StoreRebuilding, StoreRefused, StoreUnavailable
 from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS
 from .keyspace import KEYS, SHARDS, shard_of
-from .marks import Marked, kept_answer, parse_answer
+from .marks import NO_MARKS, Marked, kept_answer, parse_answer
 from .owed import Owed, OwedLater, OwedRecord, OwedRelease
-from .packing import Argument
+from .packing import Packed, joined, packed, packed_text
 from .spool import Spool
 from .takes import NO_HOLDING, Holding
 
@@ -99,6 +99,7 @@ class CallStore:
         self._clock_ms = clock_ms
         self._clock = StoreClock(clock_ms)
         self._hold_life_ms = hold_life_ms
+        self._packed_must, self._packed_may = packed((hold_life_ms, 1)).data, packed((hold_life_ms, 0)).data
         self._renew_s = renew_s
         self._probe_s = probe_s
         self._settled_memory_ms = settled_memory_ms
@@ -387,23 +388,26 @@ class CallStore:
         self, call_id: str, choices: Sequence[Hold], *, must: bool, marked: Marked | None = None
     ) -> list[Any]:
         """Runs reserve.lua with these candidates and returns its reply. `must`: whatever the limits say."""
-        keys = KEYS[shard_of(choices[0].org)]
-        names = [keys.epoch, keys.holds, keys.drafts, keys.settled(call_id)]
-        arguments: list[Argument] = [call_id, choices[0].draft, self._hold_life_ms, 1 if must else 0]
+        org = choices[0].org
+        keys, arguments = [KEYS[shard_of(org)].to_reserve(call_id)], [self._to_hold(call_id, choices[0].draft, must)]
         if marked is None:
-            arguments.append(0)
+            arguments.append(NO_MARKS)
         else:
-            marked_names, marked_arguments = marked.keys_and_arguments(call_id, choices[0].org)
-            names += marked_names
-            arguments += marked_arguments
-        more_keys, more_arguments = choices[0].holding.packed_keys, takes.packed_reserve(choices[0].holding)
-        for hold in choices[1:]:
-            more_keys = more_keys.followed_by(hold.holding.packed_keys)
-            more_arguments = more_arguments.followed_by(takes.packed_reserve(hold.holding))
+            marked_keys, marked_arguments = marked.packed(call_id, org)
+            keys.append(marked_keys)
+            arguments.append(marked_arguments)
+        for hold in choices:
+            keys.append(hold.holding.packed_keys)
+            arguments.append(takes.packed_reserve(hold.holding))
         sent_ms = self._clock_ms()
-        reply: list[Any] = await self._client.script("reserve", names, arguments, more_keys, more_arguments)
+        reply: list[Any] = await self._client.run("reserve", joined(*keys), joined(*arguments))
         self._clock.learn(int(reply[1]), sent_ms=sent_ms)
         return reply
+
+    def _to_hold(self, call_id: str, draft: bytes, must: bool) -> Packed:
+        """The first arguments of reserve.lua."""
+        how = self._packed_must if must else self._packed_may
+        return Packed(4, packed_text(call_id.encode()) + packed_text(draft) + how)
 
     async def _do(self, item: Owed) -> None:
         """Gives the store what it is owed. Raises StoreError."""

@@ -15,7 +15,7 @@ from . import address
 from .connection import Connection
 from .errors import ScriptMissing, StoreError, StoreForeign, StoreRefused, StoreUnavailable
 from .identity import Identity
-from .packing import NO_ARGUMENTS, Argument, Packed, command, packed
+from .packing import Argument, Packed, packed, script_command
 from .script import SCRIPTS
 
 COMMAND_TIMEOUT_S = 0.25
@@ -162,23 +162,17 @@ class Client:
         """Like `pipeline`, with each error in the place of its reply."""
         return await asyncio.gather(*[self.send(*command) for command in commands], return_exceptions=True)
 
-    async def script(
-        self,
-        name: str,
-        keys: Sequence[str],
-        arguments: Sequence[Argument],
-        more_keys: Packed = NO_ARGUMENTS,
-        more_arguments: Packed = NO_ARGUMENTS,
-    ) -> Any:
-        """Runs `scripts/<name>.lua` and returns its reply. What is packed already follows behind its like. Raises
-        StoreError."""
-        script, count, last = SCRIPTS[name], len(keys) + more_keys.number, packed(arguments)
+    async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Runs `scripts/<name>.lua` and returns its reply. Raises StoreError."""
+        return await self.run(name, packed(keys), packed(arguments))
+
+    async def run(self, name: str, keys: Packed, arguments: Packed) -> Any:
+        """The same with what is packed already."""
+        script = SCRIPTS[name]
         try:
-            first = packed(("EVALSHA", script.sha, count, *keys))
-            return await self._send_packed(command(first, more_keys, last, more_arguments))
+            return await self._send_packed(script_command(script.by_sha, keys, arguments))
         except ScriptMissing:
-            first = packed(("EVAL", script.source, count, *keys))
-            return await self._send_packed(command(first, more_keys, last, more_arguments))
+            return await self._send_packed(script_command(script.by_source, keys, arguments))
 
     # -- connecting -----------------------------------------------------------------------------------------------
 

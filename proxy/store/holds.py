@@ -8,7 +8,7 @@ from ..core.usage import Usage
 from . import takes
 from .client import Client
 from .keyspace import ShardKeys
-from .packing import Argument
+from .packing import Argument, joined, packed
 from .takes import Holding
 
 HOLD_LIFE_MS = 30_000
@@ -55,12 +55,13 @@ async def end(
     call that the store may have forgotten an earlier settle. Not `kept`: the call came to nothing, and its marks are
     forgotten, since a repeat of it is no duplicate. Returns the revision that was written, 0 where none was.
     """
-    names = (keys.epoch, keys.holds, keys.drafts, keys.settled(call_id), keys.records)
+    names = keys.to_settle(call_id)
     memory: tuple[Argument, ...] = (memory_ms, UNUSUAL_MEMORY_MS)
     amounts = (charge.nusd, charge.tokens, charge.calls, 1 if late else 0, 0 if kept else 1)
     while True:
-        arguments = (call_id, revision, record, *memory, holding.text, *amounts)
-        reply = await client.script("settle", names, arguments, holding.packed_keys, takes.packed_settle(holding))
+        arguments = packed((call_id, revision, record, *memory, holding.text, *amounts))
+        keys_of_all, all_arguments = joined(names, holding.packed_keys), joined(arguments, takes.packed_settle(holding))
+        reply = await client.run("settle", keys_of_all, all_arguments)
         if not isinstance(reply, list):
             return int(reply)
         holding = takes.parse(reply[1])

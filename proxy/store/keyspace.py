@@ -10,6 +10,8 @@ import hashlib
 import zlib
 from functools import lru_cache
 
+from .packing import Packed, packed, packed_text
+
 SHARDS = 64
 """Enough to spread over the nodes of a large Cluster, few enough to read all streams at once. Part of the key names,
 so it can never change for a store that is in use."""
@@ -35,7 +37,7 @@ def shard_of(org: str) -> int:
 class ShardKeys:
     """The keys of one shard."""
 
-    __slots__ = ("drafts", "epoch", "holds", "prefix", "records")
+    __slots__ = ("drafts", "epoch", "holds", "packed_records", "packed_shared", "prefix", "records")
 
     def __init__(self, shard: int) -> None:
         self.prefix = f"{{cm:{shard:02d}}}:"
@@ -47,6 +49,16 @@ class ShardKeys:
         """Hash: call_id -> the draft of its record (JSON), and `call_id:takes` -> what it takes of its counters."""
         self.records = self.prefix + "records"
         """Stream: the records, on their way to the ledger. Fields: e epoch, v revision, r record (JSON)."""
+        self.packed_shared = packed((self.epoch, self.holds, self.drafts)).data
+        self.packed_records = packed((self.records,)).data
+
+    def to_reserve(self, call_id: str) -> Packed:
+        """The first keys of reserve.lua."""
+        return Packed(4, self.packed_shared + packed_text(self.settled(call_id).encode()))
+
+    def to_settle(self, call_id: str) -> Packed:
+        """The first keys of settle.lua."""
+        return Packed(5, self.packed_shared + packed_text(self.settled(call_id).encode()) + self.packed_records)
 
     def settled(self, call_id: str) -> str:
         """String `asked:shift:nusd:tokens:calls`, the store's memory of a settled call. `asked` is the highest revision

@@ -10,7 +10,7 @@ from ..core.duplicates import Kind, Mark
 from ..core.twins import Looked, Seen, exceeded
 from .errors import StoreError
 from .keyspace import KEYS, shard_of
-from .packing import Argument
+from .packing import Argument, Packed, joined, packed
 
 WHO_BYTES_MAX = 60
 """Of a user or a task, what is kept beside a fingerprint; longer names are cut."""
@@ -26,6 +26,9 @@ _IN_A_ROW: frozenset[Kind] = frozenset({"loop", "similar"})
 _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": "s"}
 
 
+NO_MARKS = packed((0,))
+
+
 class Marked:
     """The marks of one call, ready for the store. `waiting_since_ms`: since when the call waits for a running twin, by
     the clock of the store; 0: it has just come."""
@@ -38,27 +41,27 @@ class Marked:
         self.task = task or ""
         self.waiting_since_ms = waiting_since_ms
 
-    def keys_and_arguments(self, call_id: str, org: str) -> tuple[list[str], list[Argument]]:
-        """Those of reserve.lua, from its count of marks on."""
+    def packed(self, call_id: str, org: str) -> tuple[Packed, Packed]:
+        """The keys and arguments of reserve.lua, from its count of marks on."""
         number = shard_of(org)
         shard = KEYS[number]
-        names: list[str] = []
+        keys: list[Packed] = []
         lines: list[str] = []
         who = _with_length(self.user) + _with_length(self.task)
         count = len(self.marks)
         each: list[Argument] = [count, bytes.fromhex(call_id), who, "", self.waiting_since_ms, LEADER_LIFE_MS]
         for mark in self.marks:
             memory, line = _memory(number, mark.kind, mark.counter, mark.places)
-            names += memory
+            keys.append(memory)
             lines.append(line % mark.fingerprint.hex() if mark.kind not in _IN_A_ROW else line)
             if mark.answer:
-                names += (shard.answer(mark.answer), shard.leader(mark.answer))
+                keys.append(packed((shard.answer(mark.answer), shard.leader(mark.answer))))
                 lines.append(f"a {shard.leader(mark.answer)}")
             action = mark.lends or ("refuse" if mark.refuses else "")
-            each += (_KINDS[mark.kind], len(memory), mark.fingerprint, mark.limit, mark.since_ms, mark.expires_ms)
+            each += (_KINDS[mark.kind], memory.number, mark.fingerprint, mark.limit, mark.since_ms, mark.expires_ms)
             each += (mark.token, mark.attempt, mark.rounds, action)
         each[3] = "\n".join(lines)
-        return names, each
+        return joined(*keys), packed(each)
 
     def looked(
         self, found: list[list[object]], *, admitted: bool, replays: str = "", answer: bytes = b"", joins: str = ""
@@ -83,17 +86,17 @@ def parse_answer(data: bytes) -> tuple[str, bytes]:
 
 
 @lru_cache(maxsize=MEMORIES_REMEMBERED)
-def _memory(shard: int, kind: Kind, counter: str, places: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+def _memory(shard: int, kind: Kind, counter: str, places: tuple[str, ...]) -> tuple[Packed, str]:
     """The keys under which calls are remembered, and the line by which the store forgets what one left, whoever ends
     it, as `forget` in remembered.lua reads it; `%s` stands for the fingerprint. That may have moved on to the next
     stretch of time with a twin, so that is looked at as well."""
     keys = KEYS[shard]
     if kind in _IN_A_ROW:
-        return (keys.row(counter),), f"r {keys.row(counter)}"
+        return packed((keys.row(counter),)), f"r {keys.row(counter)}"
     names = tuple([keys.twins(counter, place) for place in places])
     length, dot, turn = places[0].partition(".")
     more = (keys.twins(counter, f"{length}.{int(turn) + 1}"),) if dot else ()
-    return names, f"h %s {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
+    return packed(names), f"h %s {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
 
 
 def _with_length(text: str) -> bytes:

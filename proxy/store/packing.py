@@ -17,9 +17,6 @@ class Packed(NamedTuple):
     number: int
     data: bytes
 
-    def followed_by(self, other: Packed) -> Packed:
-        return Packed(self.number + other.number, self.data + other.data)
-
 
 NO_ARGUMENTS = Packed(0, b"")
 
@@ -30,13 +27,15 @@ def packed(arguments: Sequence[Argument]) -> Packed:
     return Packed(len(arguments), data[data.index(b"\n") + 1 :])
 
 
-def command(first: Packed, *others: Packed) -> bytes:
-    """One command of these parts."""
-    count, data = first
-    for part in others:
-        count += part[0]
-        data += part[1]
-    return b"*%d\r\n%b" % (count, data)
+def joined(*parts: Packed) -> Packed:
+    """All of these, one behind the other."""
+    return Packed(sum([number for number, _ in parts]), b"".join([data for _, data in parts]))
+
+
+def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:
+    """The command that runs a script: how it is called, how many keys, the keys, its arguments."""
+    count = called.number + 1 + keys.number + arguments.number
+    return b"*%d\r\n%b%b%b%b" % (count, called.data, packed_number(keys.number), keys.data, arguments.data)
 
 
 def packed_number(number: int) -> bytes:

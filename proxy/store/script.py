@@ -7,16 +7,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .packing import Packed, packed
+
 FOLDER = Path(__file__).parent / "scripts"
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """`sha` is how the store knows the script once it was loaded."""
+    """`by_sha` calls it by the name under which the store knows it once it was loaded, `by_source` brings it along."""
 
     name: str
     source: str
-    sha: str
+    by_sha: Packed
+    by_source: Packed
 
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
@@ -27,7 +30,8 @@ def read(path: Path) -> Script:
     source = path.read_text(encoding="utf-8")
     source = _INCLUDE.sub(lambda found: (FOLDER / "parts" / f"{found[1]}.lua").read_text(encoding="utf-8"), source)
     # Redis names scripts by their SHA-1; nothing secret depends on it.
-    return Script(path.stem, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(path.stem, source, packed(("EVALSHA", sha)), packed(("EVAL", source)))
 
 
 SCRIPTS = {script.name: script for script in map(read, sorted(FOLDER.glob("*.lua")))}
