@@ -205,7 +205,7 @@ class Holder:
     def _admitted(self, record: Record, plan: Plan, reserved: Reserved) -> None:
         way = plan.way
         plan.allowed.held_nusd = record.hold_nusd
-        begin(plan)
+        plan.cutting = way.scopes.cutting if way.call.stream else {}
         if way.estimate.limit_missing and way.scopes.asks_for_bound and takes_output_limit(way.call):
             plan.output_limit = way.estimate.output_tokens  # the worst case is one only with a limit on the output
         if plan.chosen:
@@ -244,7 +244,7 @@ class Holder:
             await self._store.release(record.call_id, record.org)
             return msgspec.structs.replace(store_away(reason), rule=rule or None)
         record.degraded = True
-        begin(plan)
+        plan.cutting = plan.way.scopes.cutting if plan.way.call.stream else {}
         now_ms = self._store.now_ms()
         plan.way.takes = takes_for(plan.way.scopes, plan.way.estimate, now_ms, self._raises())
         self._store.keep(record, plan.way.takes)  # the hold is registered as soon as the store is back
@@ -324,9 +324,8 @@ def step_of(held_tokens: int) -> int:
     return max(1, held_tokens // STEP_SHARE)
 
 
-def begin(plan: Plan) -> None:
-    """The call has its hold: which budgets may cut it, and how much output the hold covers."""
-    plan.cutting = plan.way.scopes.cutting if plan.way.call.stream else {}
+def begin_stream(plan: Plan) -> None:
+    """An answer comes piece by piece: how much of it the hold covers."""
     covers(plan, covered_tokens(plan.way))
 
 

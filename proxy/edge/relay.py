@@ -33,7 +33,7 @@ from .arrival import Arrivals, unpacked
 from .closing import Closing
 from .envelope import READABLE_ENCODINGS, Envelope
 from .flight import Flight, Refused, new_call_id
-from .holding import Holder
+from .holding import Holder, begin_stream
 from .lending import Lending
 from .own_pages import OwnPages
 from .paths import Target
@@ -301,6 +301,8 @@ class Relay:
             response = StreamedAnswer(status=record.status, fields=passed, length=length)
             await response.prepare(request)
             flight.begun = response
+        if flight.plan is not None:
+            begin_stream(flight.plan)
         for data in gathered:
             await self._write(flight, response, data)
         tail = b""

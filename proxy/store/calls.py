@@ -76,8 +76,8 @@ def grow(hold: Hold, *, nusd: int, tokens: int) -> Hold:
 
 def states_of(numbers: Sequence[bytes]) -> list[State]:
     """spent, held, spent, held, ..."""
-    values = [int(number) for number in numbers]
-    return [State(spent, held) for spent, held in zip(values[0::2], values[1::2], strict=True)]
+    values = map(int, numbers)
+    return list(map(State, values, values))
 
 
 class CallStore:

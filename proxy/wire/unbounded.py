@@ -24,6 +24,9 @@ OTHER_TOOL = "server_tool"
 _RESPONSES_KEPT = ("previous_response_id", "conversation", "prompt")
 """Fields of OpenAI's Responses that point at something which the provider adds to the input."""
 
+_OPENAI_TELLING = frozenset({*_RESPONSES_KEPT, "agent_id", "background", "modalities", "tools", "web_search_options"})
+"""Fields of which one alone may leave a request without a bound."""
+
 _OPENAI_CALLERS_TOOLS = frozenset(
     {
         "function",
@@ -128,30 +131,40 @@ _NAMED_REASONS = frozenset({"mcp", "image_generation", "shell", "url_context", "
 
 def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
     """An OpenAI request, its fields still undecoded."""
-    kept = _RESPONSES_KEPT if call.api == "openai.responses" else ()
-    reasons = [name for name in (*kept, "agent_id", "background") if _is_set(fields, name)]
+    reasons: list[str] = []
+    said = [fields.get("messages"), fields.get("input")]
     if call.api == "openai.batches":
         reasons.append("batch_file")
     if "/threads/" in call.route:
         reasons.append("thread")
-    if any(model != call.model for model in call.other_models):
+    if set(call.other_models) - {call.model}:
         reasons.append("other_models")  # any of them may be dearer than the one asked for
-    tools, hosted = fields.get("tools"), False
-    for tool in _read_tools(tools):
-        in_container = tool.type == "shell" and str(mapping(tool.environment).get("type", "")).startswith("container")
-        if (tool.type in _OPENAI_CALLERS_TOOLS or tool.type in ("", "shell")) and not in_container:
-            continue
-        hosted = True
-        reasons.append(_add_tool(call, _DATED.sub("", tool.type), None))
-    if _is_set(fields, "web_search_options") or "-search-preview" in (call.model or ""):
+    if "-search-preview" in (call.model or ""):
         reasons.append(_add_tool(call, "web_search", None))
-    if "audio" in listed(fields.get("modalities")):
-        reasons.append(DEARER_OUTPUT)
-    # The schemas of callers' own tools may have fields of such names, which refer to nothing.
-    looked_at = (fields.get("messages"), fields.get("input"), tools if hosted else None)
-    if _refers(looked_at, _OPENAI_LOOK, _OPENAI_REFERENCE, byte=b"_"):
+    if not _OPENAI_TELLING.isdisjoint(fields):  # most requests have none of these
+        kept = _RESPONSES_KEPT if call.api == "openai.responses" else ()
+        reasons += [name for name in (*kept, "agent_id", "background") if _is_set(fields, name)]
+        if _is_set(fields, "web_search_options"):
+            reasons.append(_add_tool(call, "web_search", None))
+        if "audio" in listed(fields.get("modalities")):
+            reasons.append(DEARER_OUTPUT)
+        # The schemas of callers' own tools may have fields of such names, which refer to nothing.
+        if hosted := _hosted_by_openai(call, fields.get("tools")):
+            reasons += hosted
+            said.append(fields["tools"])
+    if _refers(said, _OPENAI_LOOK, _OPENAI_REFERENCE, byte=b"_"):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
+
+
+def _hosted_by_openai(call: Call, tools: Any) -> list[str]:
+    """The reasons of the tools that the provider runs."""
+    reasons = []
+    for tool in _read_tools(tools):
+        in_container = tool.type == "shell" and str(mapping(tool.environment).get("type", "")).startswith("container")
+        if in_container or (tool.type not in _OPENAI_CALLERS_TOOLS and tool.type not in ("", "shell")):
+            reasons.append(_add_tool(call, _DATED.sub("", tool.type), None))
+    return reasons
 
 
 def mark_anthropic(call: Call, fields: Mapping[str, Any]) -> Call:
