@@ -1,7 +1,8 @@
 """One connection to the store: commands in order, replies in order.
 
-All commands of one tick of the loop leave in one write (so concurrent calls share a pipeline without knowing of each
-other), and one watchdog looks after the whole connection instead of a timer for each command.
+Concurrent calls share a pipeline without knowing of each other: what is sent while replies are awaited leaves with the
+next of them, in one write. So a store with little to do answers at once, and one with much to do gets it in large
+pieces, which cost it and us less. One watchdog looks after the whole connection instead of a timer for each command.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
         self._sent: deque[tuple[float, int]] = deque()
-        """For each write: when it was made, and how many commands had been sent with it and all writes before."""
+        """For each write: since when its first command waited, and how many commands had been sent with it and all
+        writes before."""
+        self._unsent_since_s = 0.0
         self._sent_count = 0
         self._answered_count = 0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -73,7 +76,9 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         if not self._unsent:
-            self._loop.call_soon(self._write)
+            self._unsent_since_s = self._loop.time()
+            if not self._sent:
+                self._loop.call_soon(self._write)
         self._unsent.append(packed)
         return future
 
@@ -117,6 +122,8 @@ class Connection(asyncio.Protocol):
             return
         while self._sent and self._sent[0][1] <= self._answered_count:
             self._sent.popleft()
+        if self._unsent:
+            self._loop.call_soon(self._write)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.give_up("The connection to the store was lost; it is being made again.")
@@ -124,10 +131,10 @@ class Connection(asyncio.Protocol):
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        if self._transport is None or self._lost is not None:
+        if not self._unsent or self._transport is None or self._lost is not None:
             return
         self._sent_count += len(self._unsent)
-        self._sent.append((self._loop.time(), self._sent_count))
+        self._sent.append((self._unsent_since_s, self._sent_count))
         data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         self._unsent.clear()
         self._transport.write(data)
