@@ -7,7 +7,9 @@ micro-USD, and what is left of it rounded down.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .admission import State, Take, Unit
 from .money import NUSD_MAX
@@ -53,50 +55,59 @@ def limit_headers(
     ]
 
 
-class _Told(NamedTuple):
-    """One budget of a frame, as far as its header is always the same."""
+class _Told(msgspec.Struct, frozen=True):
+    """What the headers of calls alike have in common: the first, and of each budget in the second its place among the
+    takes, beginning, unit (divisor), limit and when its window turns (0: never at once)."""
 
-    place: int
-    beginning: str
-    per: int
-    limit: int
-    resets_at_ms: int
+    policy: str
+    budgets: list[tuple[int, str, int, int, int]]
 
 
 def _told_of_frame(takes: Taken, states: Sequence[State], now_ms: int, admitted: bool) -> list[tuple[str, str]]:
     """The same for calls alike, whose budgets have the same names, limits and windows."""
-    remembered, amounts, parts = takes.frame.remembered, takes.amounts, []
-    policy, told = remembered.get("limits") or _remember_limits(takes.frame)
-    for (place, beginning, per, limit, _), end in zip(told, _ends(remembered, told, now_ms), strict=True):
+    remembered, amounts = takes.frame.remembered, takes.amounts
+    told: _Told = remembered.get("limits") or _remember_limits(takes.frame)
+    if not told.budgets:
+        return []
+    all_left = []
+    for place, _, per, limit, _ in told.budgets:
         state = states[place]
         left = limit - state.spent - state.held - (amounts[place] if admitted else 0)
-        parts.append(f"{beginning}{min(left // per, INTEGER_MAX) if left > 0 else 0}{end}")
-    return [("ratelimit-policy", policy), ("ratelimit", ", ".join(parts))] if parts else []
+        if per != 1:
+            left //= per
+        all_left.append(0 if left < 0 else left if left < INTEGER_MAX else INTEGER_MAX)
+    form = _form(remembered, told, now_ms) % tuple(all_left)
+    return [("ratelimit-policy", told.policy), ("ratelimit", form)]
 
 
-def _ends(remembered: dict[Hashable, Any], told: list[_Told], now_ms: int) -> list[str]:
-    """The seconds until each budget's window turns; the same for all calls of one second of each window."""
-    at_s, ends = remembered.get("ends") or (None, [])
+def _form(remembered: dict[Hashable, Any], told: _Told, now_ms: int) -> str:
+    """The second header with `%d` for what is left, and the seconds until each budget's window turns; the same for all
+    calls of one second of each window."""
+    at_s, form = remembered.get("form") or (None, "")
     if at_s != now_ms // 1000:
-        ends = [f";t={max(0, -((now_ms - one.resets_at_ms) // 1000))}" if one.resets_at_ms else "" for one in told]
-        remembered["ends"] = (now_ms // 1000, ends)
-    return ends
+        form = ", ".join([beginning + "%d" + _turns(turns_ms, now_ms) for _, beginning, _, _, turns_ms in told.budgets])
+        remembered["form"] = (now_ms // 1000, form)
+    return form
 
 
-def _remember_limits(frame: Frame) -> tuple[str, list[_Told]]:
+def _turns(turns_ms: int, now_ms: int) -> str:
+    return f";t={max(0, -((now_ms - turns_ms) // 1000))}" if turns_ms else ""
+
+
+def _remember_limits(frame: Frame) -> _Told:
     listed = [(place, take) for place, take in enumerate(frame.templates) if take.enforce and take.limit < NUSD_MAX]
-    told = [
-        _Told(
+    budgets = [
+        (
             place,
-            f'"{take.budget}";r=',
+            f'"{take.budget}";r='.replace("%", "%%"),
             NUSD_PER_MICRO_USD if take.unit == "nusd" else 1,
             take.limit,
             0 if take.bucket_ms else take.window_end_ms,
         )
         for place, take in listed
     ]
-    known = frame.remembered["limits"] = (", ".join([_policy(take) for _, take in listed]), told)
-    return known
+    told = frame.remembered["limits"] = _Told(", ".join([_policy(take) for _, take in listed]), budgets)
+    return told
 
 
 def _left(take: Take, state: State, admitted: bool) -> int:

@@ -47,15 +47,16 @@ class Frame:
 
 
 class Taken(Sequence[Take]):
-    """What one call takes of each of its counters: a frame and the amounts."""
+    """What one call takes of each of its counters: a frame and the amounts. `several`: the amounts that may differ;
+    `places`: for each take which of those it takes."""
 
-    __slots__ = ("_estimate", "_takes", "amounts", "frame")
+    __slots__ = ("_estimate", "_takes", "amounts", "frame", "places", "several")
 
     def __init__(self, frame: Frame, estimate: Estimate) -> None:
         self.frame = frame
-        several, places = frame.alike
-        amounts = [budget.amount(estimate) for budget in several]
-        self.amounts = [amounts[place] for place in places]
+        budgets, self.places = frame.alike
+        self.several = several = [budget.amount(estimate) for budget in budgets]
+        self.amounts = [several[place] for place in self.places]
         self._estimate = estimate
         self._takes: list[Take] | None = None
 

@@ -27,7 +27,8 @@ LINGER_S = 2.0
 """How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-_TRANSFER_ENCODING_BYTES = len("transfer-encoding")
+_CODING = b"transfer-encoding"
+_CODING_BYTES = len(_CODING)
 
 log = logging.getLogger("callmeter.edge")
 
@@ -290,23 +291,19 @@ class AgentConnection(asyncio.Protocol):
             raise ValueError("the request line is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer: nobody reads it, and it does not go on
-        self._headers.append((name, value))
-        if len(self._headers) > HEADERS_MAX:
-            raise ValueError("too many headers")
-        if (
-            len(name) == _TRANSFER_ENCODING_BYTES
-            and name.lower() == b"transfer-encoding"
-            and value.lower() != b"chunked"
-        ):
-            raise ValueError("a body that is packed for its way alone")  # none but chunks would be undone
+        if self._in_head:  # else it is a trailer: nobody reads it, and it does not go on
+            self._headers.append((name, value))
+            if len(self._headers) > HEADERS_MAX:
+                raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
         if self._going_on is not None:
             self._receiving, self._going_on = self._going_on, None
             return
+        codings = [value for name, value in headers if len(name) == _CODING_BYTES and name.lower() == _CODING]
+        if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
+            raise ValueError("a body that is packed for its way alone")  # none but chunks would be undone
         if self._head_bytes > HEADER_LINE_BYTES_MAX:  # of a shorter head no line is longer
             if max([len(name) + len(value) for name, value in headers], default=0) > HEADER_LINE_BYTES_MAX:
                 raise ValueError("a header is too long")

@@ -42,6 +42,8 @@ RENEW_BATCH = 500
 EXTEND_TRIES = 3
 """A hold that is another than we think is looked at again: once where it was lost, once where a reply was."""
 
+_integers = msgspec.json.Decoder(list[int])
+
 log = logging.getLogger("callmeter.store")
 
 
@@ -75,8 +77,8 @@ def grow(hold: Hold, *, nusd: int, tokens: int) -> Hold:
 
 
 def states_of(numbers: Sequence[bytes]) -> list[State]:
-    """spent, held, spent, held, ..."""
-    values = map(int, numbers)
+    """spent, held, spent, held, ... They are read at once, since each alone takes ten times as long."""
+    values = iter(_integers.decode(b"[%b]" % b",".join(numbers)))
     return list(map(State, values, values))
 
 

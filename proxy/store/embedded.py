@@ -35,7 +35,7 @@ MEMORY_MAX = "1gb"
 ALLOCATION = "glibc.malloc.tcache_count=2000:glibc.malloc.mxfast=0"
 """The wheel's server takes its memory from the C library, which keeps too little of what is freed at hand for the
 thousands of small pieces that a batch of scripts needs: among a million users a reserve then takes a tenth longer than
-in an empty store. So it keeps more, 64 MB at the very most. A server with an allocator of its own does not look here."""
+in an empty store. So it keeps more, 64 MB at the very most. A server with an allocator of its own looks elsewhere."""
 
 START_S_MAX = 60.0
 """Starting takes a tenth of a second; reading back a large file of commands takes about 20 s a gigabyte."""

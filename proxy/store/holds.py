@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..core.admission import Charge
 from ..core.money import NUSD_MAX
 from ..core.usage import Usage
 from . import takes
 from .client import Client
 from .keyspace import ShardKeys
-from .packing import Argument, joined, packed
+from .packing import Packed, joined, packed, packed_number, packed_text
 from .takes import Holding
 
 HOLD_LIFE_MS = 30_000
@@ -56,15 +58,25 @@ async def end(
     forgotten, since a repeat of it is no duplicate. Returns the revision that was written, 0 where none was.
     """
     names = keys.to_settle(call_id)
-    memory: tuple[Argument, ...] = (memory_ms, UNUSUAL_MEMORY_MS)
-    amounts = (charge.nusd, charge.tokens, charge.calls, 1 if late else 0, 0 if kept else 1)
+    whose = packed_text(call_id.encode()), packed_number(revision), packed_text(record), _memory(memory_ms)
+    amounts = packed_number(charge.nusd), packed_number(charge.tokens), _how(charge.calls, late, kept)
     while True:
-        arguments = packed((call_id, revision, record, *memory, holding.text, *amounts))
-        keys_of_all, all_arguments = joined(names, holding.packed_keys), joined(arguments, takes.packed_settle(holding))
-        reply = await client.run("settle", keys_of_all, all_arguments)
+        told = Packed(11, b"".join((*whose, packed_text(holding.text), *amounts)))
+        arguments = joined(told, takes.packed_settle(holding))
+        reply = await client.run("settle", joined(names, holding.packed_keys), arguments)
         if not isinstance(reply, list):
             return int(reply)
         holding = takes.parse(reply[1])
+
+
+@lru_cache
+def _memory(memory_ms: int) -> bytes:
+    return packed((memory_ms, UNUSUAL_MEMORY_MS)).data
+
+
+@lru_cache
+def _how(calls: int, late: bool, kept: bool) -> bytes:
+    return packed((calls, 1 if late else 0, 0 if kept else 1)).data
 
 
 async def drop(client: Client, keys: ShardKeys, *, call_id: str, holding: Holding) -> bool:

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import msgspec
+
 from ..core.duplicates import Kind, Mark
 from ..core.twins import Looked, Seen, exceeded
 from .errors import StoreError
 from .keyspace import KEYS, shard_of
-from .packing import Argument, Packed, joined, packed
+from .packing import PACKED_SMALL, Packed, joined, packed, packed_number, packed_text, template
 
 WHO_BYTES_MAX = 60
 """Of a user or a task, what is kept beside a fingerprint; longer names are cut."""
@@ -27,6 +29,8 @@ _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": 
 
 
 NO_MARKS = packed((0,))
+MARK_ARGUMENTS = 10
+_PACKED_LEADER_LIFE = packed_number(LEADER_LIFE_MS)
 
 
 class Marked:
@@ -44,24 +48,29 @@ class Marked:
     def packed(self, call_id: str, org: str) -> tuple[Packed, Packed]:
         """The keys and arguments of reserve.lua, from its count of marks on."""
         number = shard_of(org)
-        shard = KEYS[number]
         keys: list[Packed] = []
-        lines: list[str] = []
-        who = _with_length(self.user) + _with_length(self.task)
-        count = len(self.marks)
-        each: list[Argument] = [count, bytes.fromhex(call_id), who, "", self.waiting_since_ms, LEADER_LIFE_MS]
+        lines: list[bytes] = []
+        each: list[bytes] = []
         for mark in self.marks:
-            memory, line = _memory(number, mark.kind, mark.counter, mark.places)
-            keys.append(memory)
-            lines.append(line % mark.fingerprint.hex() if mark.kind not in _IN_A_ROW else line)
-            if mark.answer:
-                keys.append(packed((shard.answer(mark.answer), shard.leader(mark.answer))))
-                lines.append(f"a {shard.leader(mark.answer)}")
             action = mark.lends or ("refuse" if mark.refuses else "")
-            each += (_KINDS[mark.kind], memory.number, mark.fingerprint, mark.limit, mark.since_ms, mark.expires_ms)
-            each += (mark.token, mark.attempt, mark.rounds, action)
-        each[3] = "\n".join(lines)
-        return joined(*keys), packed(each)
+            memory = _memory(number, mark.kind, mark.counter, mark.places, mark.limit, mark.expires_ms, action)
+            keys.append(memory.keys)
+            lines.append(memory.line % mark.fingerprint.hex().encode() if mark.kind not in _IN_A_ROW else memory.line)
+            if mark.answer:
+                answer, leader = KEYS[number].answer(mark.answer), KEYS[number].leader(mark.answer)
+                keys.append(packed((answer, leader)))
+                lines.append(f"a {leader}".encode())
+            texts = packed_text(mark.fingerprint), packed_number(mark.since_ms), packed_text(mark.token)
+            each.append(memory.arguments % (*texts, PACKED_SMALL[mark.attempt], PACKED_SMALL[mark.rounds]))
+        of_call = (
+            packed_number(len(self.marks)),
+            packed_text(bytes.fromhex(call_id)),
+            _who(self.user, self.task),
+            packed_text(b"\n".join(lines)),
+            packed_number(self.waiting_since_ms),
+            _PACKED_LEADER_LIFE,
+        )
+        return joined(*keys), Packed(len(of_call) + MARK_ARGUMENTS * len(each), b"".join((*of_call, *each)))
 
     def looked(
         self, found: list[list[object]], *, admitted: bool, replays: str = "", answer: bytes = b"", joins: str = ""
@@ -85,18 +94,41 @@ def parse_answer(data: bytes) -> tuple[str, bytes]:
     return data[13:45].decode("ascii", "replace"), data[45:]
 
 
+class _Memory(msgspec.Struct, frozen=True):
+    """Where the calls of one rule are remembered, as far as it is the same for all marks there.
+
+    keys       under which calls are remembered
+    line       by which the store forgets what one left, whoever ends it, as `forget` in remembered.lua reads it; `%b`
+               stands for the fingerprint
+    arguments  of a mark, with `%b` for fingerprint, since when calls count, token, attempt and rounds
+    """
+
+    keys: Packed
+    line: bytes
+    arguments: bytes
+
+
 @lru_cache(maxsize=MEMORIES_REMEMBERED)
-def _memory(shard: int, kind: Kind, counter: str, places: tuple[str, ...]) -> tuple[Packed, str]:
-    """The keys under which calls are remembered, and the line by which the store forgets what one left, whoever ends
-    it, as `forget` in remembered.lua reads it; `%s` stands for the fingerprint. That may have moved on to the next
-    stretch of time with a twin, so that is looked at as well."""
+def _memory(
+    shard: int, kind: Kind, counter: str, places: tuple[str, ...], limit: int, expires_ms: int, action: str
+) -> _Memory:
+    """The fingerprint may have moved on to the next stretch of time with a twin, so that is looked at as well."""
     keys = KEYS[shard]
-    if kind in _IN_A_ROW:
-        return packed((keys.row(counter),)), f"r {keys.row(counter)}"
-    names = tuple([keys.twins(counter, place) for place in places])
-    length, dot, turn = places[0].partition(".")
-    more = (keys.twins(counter, f"{length}.{int(turn) + 1}"),) if dot else ()
-    return packed(names), f"h %s {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
+    names: tuple[str, ...] = (keys.row(counter),)
+    line = f"r {keys.row(counter)}"
+    if kind not in _IN_A_ROW:
+        names = tuple([keys.twins(counter, place) for place in places])
+        length, dot, turn = places[0].partition(".")
+        more = (keys.twins(counter, f"{length}.{int(turn) + 1}"),) if dot else ()
+        line = f"h %b {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
+    arguments = template((_KINDS[kind], len(names), None, limit, None, expires_ms, None, None, None, action))
+    return _Memory(packed(names), line.encode(), arguments.data)
+
+
+@lru_cache(maxsize=MEMORIES_REMEMBERED)
+def _who(user: str, task: str) -> bytes:
+    """User and task as the memory keeps them, as one argument."""
+    return packed_text(_with_length(user) + _with_length(task))
 
 
 def _with_length(text: str) -> bytes:

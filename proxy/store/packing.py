@@ -4,14 +4,14 @@ as much as all else that a worker does about them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import hiredis
+import msgspec
 
 Argument = str | bytes | int
 
 
-class Packed(NamedTuple):
+class Packed(msgspec.Struct, frozen=True, gc=False):
     """So many arguments, one behind the other in RESP."""
 
     number: int
@@ -29,7 +29,7 @@ def packed(arguments: Sequence[Argument]) -> Packed:
 
 def joined(*parts: Packed) -> Packed:
     """All of these, one behind the other."""
-    return Packed(sum([number for number, _ in parts]), b"".join([data for _, data in parts]))
+    return Packed(sum([part.number for part in parts]), b"".join([part.data for part in parts]))
 
 
 def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:
@@ -42,6 +42,9 @@ def packed_number(number: int) -> bytes:
     """One argument that is a whole number."""
     digits = b"%d" % number
     return b"$%d\r\n%b\r\n" % (len(digits), digits)
+
+
+PACKED_SMALL = tuple([packed_number(number) for number in range(256)])
 
 
 def packed_text(text: bytes) -> bytes:

@@ -11,7 +11,7 @@ from ..core.money import NUSD_MAX
 from ..core.takes import Taken
 from .errors import StoreError
 from .keyspace import KEYS, ROLLING, shard_of
-from .packing import NO_ARGUMENTS, Argument, Packed, packed, packed_number, packed_text, template
+from .packing import NO_ARGUMENTS, Argument, Packed, packed, packed_text, template
 
 COUNTER_LIFE_MS = 28 * 3600 * 1000
 """How long a counter outlives its window: the longest call, 4 hours, and a day in which its record may be spooled."""
@@ -45,7 +45,7 @@ class HeldTake(msgspec.Struct, frozen=True, array_like=True):
 class Shape(msgspec.Struct, frozen=True):
     """What the holdings of calls alike have in common, worked out once for a frame.
 
-    text           of the takes, with `%d` in the places of the amounts
+    text           of the takes, with `%b` in the places of the amounts
     packed_keys    the keys as they travel
     reserve        the arguments for reserve.lua likewise, with `%b` in the places of the text and of each amount
     settle         for settle.lua, with `%b` in the places of the amounts
@@ -91,14 +91,12 @@ def holding(org: str, takes: Sequence[Take]) -> Holding:
         shape: Shape | None = takes.frame.remembered.get(("shape", org))
         if shape is None:
             shape = takes.frame.remembered["shape", org] = shape_of(org, takes.frame.templates)
-        amounts = takes.amounts
-        if min(amounts) >= 0 and max(amounts) <= NUSD_MAX:
-            travelling: dict[int, bytes] = {}  # many take the same
-            for amount in amounts:
-                if amount not in travelling:
-                    travelling[amount] = packed_number(amount)
-            each = tuple([travelling[amount] for amount in amounts])
-            return Holding(takes, shape.keys, shape.text % tuple(amounts), shape, each)
+        several, places = takes.several, takes.places
+        if min(several) >= 0 and max(several) <= NUSD_MAX:
+            written = [b"%d" % amount for amount in several]
+            travelling = [packed_text(digits) for digits in written]
+            text = shape.text % tuple([written[place] for place in places])
+            return Holding(takes, shape.keys, text, shape, tuple([travelling[place] for place in places]))
     kept = []
     names: list[str] = []
     shard = KEYS[shard_of(org)]
@@ -119,7 +117,7 @@ def shape_of(org: str, templates: Sequence[Take]) -> Shape:
     """Raises ValueError like `holding`."""
     plain = holding(org, templates)
     told = [
-        b'["%b","%b",%%d,%d,%d,%d]'
+        b'["%b","%b",%%b,%d,%d,%d]'
         % (take.counter.encode(), take.unit.encode(), take.window_start_ms, take.window_end_ms, take.bucket_ms)
         for take in templates
     ]
@@ -205,16 +203,16 @@ def packed_reserve(held: Holding) -> Packed:
     """`reserve_arguments` as they travel."""
     if held.shape is None:
         return packed(reserve_arguments(held)) if held.takes else _RESERVE_NOTHING
-    count, data = held.shape.reserve
-    return Packed(count, data % (packed_text(held.text), *held.packed_amounts))
+    shape = held.shape.reserve
+    return Packed(shape.number, shape.data % (packed_text(held.text), *held.packed_amounts))
 
 
 def packed_settle(held: Holding) -> Packed:
     """`settle_arguments` as they travel."""
     if held.shape is None:
         return packed(settle_arguments(held)) if held.takes else NO_ARGUMENTS
-    count, data = held.shape.settle
-    return Packed(count, data % held.packed_amounts)
+    shape = held.shape.settle
+    return Packed(shape.number, shape.data % held.packed_amounts)
 
 
 def release_arguments(held: Holding) -> list[Argument]:

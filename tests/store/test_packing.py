@@ -27,8 +27,8 @@ def at_once(arguments: list[Argument]) -> bytes:
 @given(st.lists(some_arguments, min_size=1, max_size=4).filter(any))
 def test_a_command_of_parts_is_the_command_that_is_packed_at_once(parts: list[list[Argument]]) -> None:
     together: list[Argument] = [argument for part in parts for argument in part]
-    count, data = joined(*[packed(part) for part in parts], NO_ARGUMENTS)
-    assert b"*%d\r\n%b" % (count, data) == at_once(together)
+    whole = joined(*[packed(part) for part in parts], NO_ARGUMENTS)
+    assert b"*%d\r\n%b" % (whole.number, whole.data) == at_once(together)
 
 
 @given(some_arguments, some_arguments)
@@ -42,6 +42,6 @@ def test_a_script_is_called_with_its_keys_their_number_and_its_arguments(
 
 @given(some_arguments, st.binary(), st.integers(0, 2**53))
 def test_what_is_filled_into_a_template_stands_in_its_place(around: list[Argument], text: bytes, number: int) -> None:
-    count, data = template([*around, None, "100 %", None, *around])
-    filled = data % (packed_text(text), packed_number(number))
-    assert b"*%d\r\n%b" % (count, filled) == at_once([*around, text, "100 %", number, *around])
+    form = template([*around, None, "100 %", None, *around])
+    filled = form.data % (packed_text(text), packed_number(number))
+    assert b"*%d\r\n%b" % (form.number, filled) == at_once([*around, text, "100 %", number, *around])
