@@ -9,7 +9,7 @@ import time
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -21,8 +21,9 @@ from .request import Request
 
 NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc", "content-length"}
 """`alt-svc` speaks of the provider's own ports and would send agents past us; the length is set with the framing."""
-HEADER_NAMES_REMEMBERED = 1024
-"""All providers together send a few hundred different names."""
+HEADER_ORDERS_REMEMBERED = 256
+"""A provider sends a handful of different sets of headers."""
+STATUS_LINES_REMEMBERED = 256
 ACCEPTED_REMEMBERED = 256
 """Clients differ little in what they accept; most of them say one of a dozen things."""
 UNFLUSHED_BYTES_MAX = 64 * 1024
@@ -57,7 +58,7 @@ class _Answer:
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
         lines = [_status_line(version[0], version[1], self.status)]
-        lines += [name + b": " + value for name, value in self.fields]
+        lines += map(b": ".join, self.fields)
         if framing:
             lines.append(framing)
         if self._keep_alive:
@@ -65,11 +66,11 @@ class _Answer:
                 lines.append(b"connection: keep-alive")
         elif version >= (1, 1):
             lines.append(b"connection: close")
-        head = b"\r\n".join(lines)
-        ends = len(lines) - 1
-        if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
+        told = b"".join(lines)
+        if b"\n" in told or b"\r" in told or b"\0" in told:
             raise ValueError("a header of the answer holds the end of a line")
-        return head + b"\r\n\r\n"
+        lines += (b"", b"")
+        return b"\r\n".join(lines)
 
 
 class WholeAnswer(_Answer):
@@ -185,7 +186,7 @@ def _date_of(now_s: int) -> bytes:
     return formatdate(now_s, usegmt=True).encode()
 
 
-@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
+@lru_cache(maxsize=STATUS_LINES_REMEMBERED)
 def _status_line(major: int, minor: int, status: int) -> bytes:
     try:
         reason = HTTPStatus(status).phrase
@@ -198,41 +199,48 @@ def passed_on(headers: Fields, record: Record, limits: list[tuple[str, str]]) ->
     """The provider's headers as the agent shall see them, and ours; none that tells where the body ends.
 
     The date is added where it is missing: RFC 9110 (6.6.1) asks that of proxies too."""
-    fields: Fields = []
-    named: set[str] = set()
-    dated = False
-    for pair in headers:
-        kind = _kind_of(pair[0])
-        if kind == "passed":
-            fields.append(pair)
-        elif kind == "date":
-            dated = True
-            fields.append(pair)
-        elif kind == "limit":
-            if not limits:
-                fields.append(pair)
-        elif kind == "connection":
-            named.update(part.strip().lower() for part in pair[1].decode("latin-1").split(","))
-    if not named <= NOT_PASSED_ON:
-        fields = [pair for pair in fields if pair[0].decode("latin-1").lower() not in named]
-    if not dated:
+    order = _order_of(tuple([name for name, _ in headers]))
+    fields = [headers[place] for place in order.passed]
+    if order.limits and not limits:  # else ours take their place, since it is ours that will refuse
+        fields += [headers[place] for place in order.limits]
+    if order.connection:
+        named = {
+            part.strip().lower()
+            for place in order.connection
+            for part in headers[place][1].decode("latin-1").split(",")
+        }
+        if not named <= NOT_PASSED_ON:
+            fields = [pair for pair in fields if pair[0].decode("latin-1").lower() not in named]
+    if not order.dated:
         fields.append((b"date", _date()))
     fields.append((b"x-callmeter-call", record.call_id.encode()))
     add_own(fields, record, limits)
     return fields
 
 
-@lru_cache(maxsize=HEADER_NAMES_REMEMBERED)
-def _kind_of(name: bytes) -> Literal["passed", "date", "limit", "connection", "dropped"]:
-    """What becomes of a provider's header. Remembered, since the same names come with every answer."""
-    lower = name.decode("latin-1").lower()
-    if lower == "connection":
-        return "connection"
-    if lower in NOT_PASSED_ON or lower.startswith(OWN_PREFIX):
-        return "dropped"
-    if lower in ("ratelimit", "ratelimit-policy"):
-        return "limit"  # ours take their place, since it is ours that will refuse
-    return "date" if lower == "date" else "passed"
+class _Order(msgspec.Struct, frozen=True):
+    """What becomes of a provider's headers, by their places: they pass, give way to ours, or name others that are not
+    to go on (`Connection`)."""
+
+    passed: tuple[int, ...]
+    limits: tuple[int, ...]
+    connection: tuple[int, ...]
+    dated: bool
+
+
+@lru_cache(maxsize=HEADER_ORDERS_REMEMBERED)
+def _order_of(names: tuple[bytes, ...]) -> _Order:
+    """Remembered, since a provider's answers have the same headers in the same order."""
+    lowered = [name.decode("latin-1").lower() for name in names]
+    passed, limits, connection = [], [], []
+    for place, name in enumerate(lowered):
+        if name == "connection":
+            connection.append(place)
+        elif name in ("ratelimit", "ratelimit-policy"):
+            limits.append(place)
+        elif name not in NOT_PASSED_ON and not name.startswith(OWN_PREFIX):
+            passed.append(place)
+    return _Order(tuple(passed), tuple(limits), tuple(connection), "date" in lowered)
 
 
 def add_own(fields: Fields, record: Record, limits: list[tuple[str, str]]) -> None:
