@@ -47,6 +47,11 @@ class _Answer:
         """The connection may serve another request. Known once the head is out."""
         return bool(self._keep_alive)
 
+    @property
+    def ended(self) -> bool:
+        """All of it was written."""
+        return self._ended
+
     def force_close(self) -> None:
         """The connection closes behind this answer."""
         self._keep_alive = False
@@ -94,7 +99,8 @@ class WholeAnswer(_Answer):
             framing = b"" if length is None else b"content-length: %d" % length
             body = b""
         request.write(self._head(request, framing) + body)
-        await request.drain()
+        if request.full:
+            await request.drain()
 
     async def write_eof(self) -> None:
         """Nothing is left to be written."""

@@ -44,15 +44,28 @@ class Arrivals:
             record.server_address = origin(envelope.upstream.url)[1]
         return envelope
 
+    def known_key(self, envelope: Envelope) -> tuple[identity.FoundKey, Known] | None:
+        """Whose key it is, where that is known without waiting."""
+        found = envelope.found
+        if isinstance(found, Refusal) or found.key_text is None:
+            return None
+        known = self._keys.cached(found.key_text)
+        return None if known is None else (found, known)
+
     async def key(self, envelope: Envelope) -> tuple[identity.FoundKey, Known]:
         found = envelope.found
         if isinstance(found, Refusal):
             raise Refused(found)
         assert found.key_text is not None
-        known = self._keys.cached(found.key_text) or await self._keys.find(found.key_text)
+        known = await self._keys.find(found.key_text)
         if isinstance(known, Refusal):
             raise Refused(known)
         return found, known
+
+    def whole_body(self, flight: Flight, policy: Policy) -> bytes | None:
+        """The body of a request that came in one piece with its head, as most do."""
+        body = flight.request.body
+        return body.take() if body.complete and body.size <= policy.defaults.max_body_bytes else None
 
     async def body(self, flight: Flight, policy: Policy) -> bytes:
         begun_s = monotonic()

@@ -40,6 +40,10 @@ class Answering(Protocol):
     def keep_alive(self) -> bool:
         """The connection may serve another request."""
 
+    @property
+    def ended(self) -> bool:
+        """All of it was written."""
+
     def force_close(self) -> None: ...
 
     async def prepare(self, request: Request) -> None: ...
@@ -164,8 +168,9 @@ class AgentConnection(asyncio.Protocol):
             response = await self._handle(request)
             if self.ending:
                 response.force_close()
-            await response.prepare(request)
-            await response.write_eof()
+            if not response.ended:
+                await response.prepare(request)
+                await response.write_eof()
         except (ConnectionError, asyncio.CancelledError):
             self.abort()
         except Exception:

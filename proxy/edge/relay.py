@@ -117,14 +117,16 @@ class Relay:
         # Which upstream and dialect, by path; whose key.
         envelope = self._arrivals.envelope(flight, policy)
         target, headers = envelope.target, envelope.headers
-        found, known = await self._arrivals.key(envelope)
+        found, known = self._arrivals.known_key(envelope) or await self._arrivals.key(envelope)
 
         # 1  What is asked for. What is wrong with it is told after the caller is known, so that it is theirs.
-        try:
-            body = await self._arrivals.body(flight, policy)
-        except asyncio.CancelledError:
-            self._ways_out.left_uploading(flight, known, envelope)
-            raise
+        body = self._arrivals.whole_body(flight, policy)
+        if body is None:
+            try:
+                body = await self._arrivals.body(flight, policy)
+            except asyncio.CancelledError:
+                self._ways_out.left_uploading(flight, known, envelope)
+                raise
         text = unpacked(flight, body, headers)
         call = self._arrivals.call(flight, envelope.path, target, headers, text)
 
@@ -249,11 +251,12 @@ class Relay:
 
     async def _gather(self, flight: Flight, gathered: list[bytes]) -> bytes | None:
         """The whole body of a small JSON answer; None, with what was read so far in `gathered`, for a larger one."""
-        assert flight.exchange is not None
+        exchange = flight.exchange
+        assert exchange is not None
         assert flight.meter is not None
         size = 0
         try:
-            while data := await flight.exchange.read():
+            while not exchange.at_end and (data := await exchange.read()):
                 gathered.append(data)
                 size += len(data)
                 if size > GATHER_BYTES_MAX:

@@ -140,9 +140,14 @@ class Request:
             raise ConnectionResetError("the agent is gone")
         transport.write(data)
 
+    @property
+    def full(self) -> bool:
+        """Its agent does not take what is written."""
+        return bool(self._connection.full_since_s)
+
     async def drain(self) -> None:
         """Waits while the agent takes nothing. Raises ConnectionError where it is gone."""
-        if self._connection.full_since_s:
+        if self.full:
             await self._connection.drain()
 
     def abort(self) -> None:

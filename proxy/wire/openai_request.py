@@ -52,7 +52,7 @@ def read(
     call = Call(api=route.api, dialect=route.dialect, route=route.route, method=method, free=route.free)
     call.model = route.parameters.get("model")  # an Azure deployment: it is what is served, whatever the body says
     call.retrieves = route.parameters.get("retrieves")
-    for part in query.split("&"):
+    for part in query.split("&") if query else ():
         name, _, value = unquote(part).partition("=")
         if name == "stream":
             call.stream = value == "true"
