@@ -4,6 +4,7 @@ as much as all else that a worker does about them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import hiredis
 import msgspec
@@ -18,6 +19,7 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+_number, _data = attrgetter("number"), attrgetter("data")
 NO_ARGUMENTS = Packed(0, b"")
 
 
@@ -29,7 +31,7 @@ def packed(arguments: Sequence[Argument]) -> Packed:
 
 def joined(*parts: Packed) -> Packed:
     """All of these, one behind the other."""
-    return Packed(sum([part.number for part in parts]), b"".join([part.data for part in parts]))
+    return Packed(sum(map(_number, parts)), b"".join(map(_data, parts)))
 
 
 def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:

@@ -91,12 +91,11 @@ def holding(org: str, takes: Sequence[Take]) -> Holding:
         shape: Shape | None = takes.frame.remembered.get(("shape", org))
         if shape is None:
             shape = takes.frame.remembered["shape", org] = shape_of(org, takes.frame.templates)
-        several, places = takes.several, takes.places
+        several, pick = takes.several, takes.frame.pick
         if min(several) >= 0 and max(several) <= NUSD_MAX:
             written = [b"%d" % amount for amount in several]
             travelling = [packed_text(digits) for digits in written]
-            text = shape.text % tuple([written[place] for place in places])
-            return Holding(takes, shape.keys, text, shape, tuple([travelling[place] for place in places]))
+            return Holding(takes, shape.keys, shape.text % pick(written), shape, pick(travelling))
     kept = []
     names: list[str] = []
     shard = KEYS[shard_of(org)]
