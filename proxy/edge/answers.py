@@ -21,8 +21,8 @@ from .request import Request
 
 NOT_PASSED_ON = HOP_BY_HOP | {"alt-svc", "content-length"}
 """`alt-svc` speaks of the provider's own ports and would send agents past us; the length is set with the framing."""
-HEADER_ORDERS_REMEMBERED = 256
-"""A provider sends a handful of different sets of headers."""
+HEADER_ORDERS_REMEMBERED = 64
+"""A provider sends a handful of different sets of headers; one that sends others each time fills 16 MB at most."""
 STATUS_LINES_REMEMBERED = 256
 ACCEPTED_REMEMBERED = 256
 """Clients differ little in what they accept; most of them say one of a dozen things."""

@@ -151,15 +151,20 @@ class AgentConnection(asyncio.Protocol):
 
     async def _serve(self) -> None:
         """Answers one request after the other, for as long as the connection serves."""
-        while self._answering is not None and await self._answer(self._answering):
-            if self._waiting:
-                self._answering = self._waiting.popleft()
-                self.read_on()
-            else:
-                self._answering, self.since_s = None, self._loop.time()
-                self._asked = self._loop.create_future()
-                await self._asked
-        self._answering = None
+        try:
+            while self._answering is not None and await self._answer(self._answering):
+                if self._waiting:
+                    self._answering = self._waiting.popleft()
+                    self.read_on()
+                    await asyncio.sleep(0)  # an agent that sends thousands ahead is one of many
+                else:
+                    self._answering, self.since_s = None, self._loop.time()
+                    self._asked = self._loop.create_future()
+                    await self._asked
+        except asyncio.CancelledError:
+            self.abort()
+        finally:
+            self._answering = self._task = None
 
     async def _answer(self, request: Request) -> bool:
         """Whether the connection may serve another request."""
@@ -270,8 +275,12 @@ class AgentConnection(asyncio.Protocol):
         self._unreadable = True
         del self._parser
         self._receiving = self._upgrading = self._going_on = None
-        if self._task is not None:
+        # Likewise an error that was raised in a task keeps the frames that it passed: one that has nothing to do is
+        # woken instead, and ends by itself.
+        if self._answering is not None and self._task is not None:
             self._task.cancel()
+        elif self._asked is not None and not self._asked.done():
+            self._asked.set_result(None)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

@@ -22,6 +22,7 @@ TAKE_S_MAX = 300.0
 """How long a connection waits for its agent to take what was written, whether it closes then or goes on."""
 SWEEP_S = 5.0
 """How often the two limits above are looked at: one look for all connections, rather than a timer for each."""
+DRAIN_LOOK_S = 0.05
 CUT_S_MAX = 0.1
 """For calls that are cut to give up."""
 BACKLOG = 4096
@@ -100,15 +101,18 @@ class DataPort:
         """Takes no new connections, lets running calls end, then cuts those that are left."""
         if self._listener is not None:
             self._listener.close()
-        # Busy connections close after their answer; told to close now, they would not hear the rest of an upload.
-        for connection in list(self.connections):
-            connection.ending = True
-            if connection.idle:
-                connection.close()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + within_s
-        while self._relay.running and loop.time() < deadline_s:
-            await asyncio.sleep(0.05)
+        while True:
+            # Busy connections close after their answer; told to close now, they would not hear the rest of an upload.
+            # Looked at again and again: some may have waited to be accepted since before.
+            for connection in list(self.connections):
+                connection.ending = True
+                if connection.idle:
+                    connection.close()
+            if not self._relay.running or loop.time() >= deadline_s:
+                break
+            await asyncio.sleep(DRAIN_LOOK_S)
         if self._relay.running:
             log.warning("calls that still run after %.0f s and are cut: %d", within_s, self._relay.running)
         for connection in list(self.connections):

@@ -78,8 +78,11 @@ def grow(hold: Hold, *, nusd: int, tokens: int) -> Hold:
 
 def states_of(numbers: Sequence[bytes]) -> list[State]:
     """spent, held, spent, held, ... They are read at once, since each alone takes ten times as long."""
-    values = iter(_integers.decode(b"[%b]" % b",".join(numbers)))
-    return list(map(State, values, values))
+    values = _integers.decode(b"[%b]" % b",".join(numbers))
+    assert len(values) == len(numbers), "a reply that is no list of whole numbers"
+    assert not len(values) % 2, "half a state"
+    each = iter(values)
+    return list(map(State, each, each))
 
 
 class CallStore:

@@ -1,8 +1,9 @@
 """One connection to the store: commands in order, replies in order.
 
 Concurrent calls share a pipeline without knowing of each other: what is sent while replies are awaited leaves with the
-next of them, in one write. So a store with little to do answers at once, and one with much to do gets it in large
-pieces, which cost it and us less. One watchdog looks after the whole connection instead of a timer for each command.
+next of them, in one write, or after HELD_S. So a store with little to do is asked at once, and one with much to do gets
+it in large pieces, which cost it and us less. One watchdog looks after the whole connection instead of a timer for each
+command.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ WATCH_SHARE = 5
 GRACE_S = 0.01
 """Between the first suspicion and the verdict. If our own loop was held up, the replies may be here, unread: the grace
 lets them be read first."""
+
+HELD_S = 0.002
+"""Commands are held back no longer than this for the replies to those before them. A store nearby answers sooner."""
 
 _NOT_YET: Any = object()
 
@@ -54,6 +58,8 @@ class Connection(asyncio.Protocol):
         """For each write: since when its first command waited, and how many commands had been sent with it and all
         writes before."""
         self._unsent_since_s = 0.0
+        self._written_s = 0.0
+        self._held: asyncio.TimerHandle | None = None
         self._sent_count = 0
         self._answered_count = 0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -76,8 +82,10 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         if not self._unsent:
-            self._unsent_since_s = self._loop.time()
-            if not self._sent:
+            self._unsent_since_s = now_s = self._loop.time()
+            if self._sent and now_s - self._written_s < HELD_S:
+                self._held = self._loop.call_later(HELD_S, self._write)
+            else:
                 self._loop.call_soon(self._write)
         self._unsent.append(packed)
         return future
@@ -133,6 +141,10 @@ class Connection(asyncio.Protocol):
     def _write(self) -> None:
         if not self._unsent or self._transport is None or self._lost is not None:
             return
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        self._written_s = self._loop.time()
         self._sent_count += len(self._unsent)
         self._sent.append((self._unsent_since_s, self._sent_count))
         data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)

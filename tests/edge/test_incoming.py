@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -324,3 +326,43 @@ async def test_headers_are_found_in_whatever_case_and_keep_bytes_that_are_no_tex
     [request] = seen
     assert request.headers["x-NAME"].encode("utf-8", "surrogateescape") == b"\xff\xfe"
     assert (b"X-Name", b"\xff\xfe") in request.raw_headers
+
+
+async def test_a_connection_that_was_idle_leaves_nothing_behind_when_it_closes() -> None:
+    async with listening(echo) as port:
+        reader, writer = await asyncio.open_connection(*port.address)
+        writer.write(GET)
+        await reader.readuntil(b"/one ")
+        [connection] = port.connections
+        kept = weakref.ref(connection)
+        del connection
+        await eventually(lambda: all(one.idle for one in port.connections))
+        gc.disable()
+        try:
+            writer.close()
+            await eventually(lambda: kept() is None)
+        finally:
+            gc.enable()
+
+
+async def test_an_agent_that_sends_thousands_ahead_leaves_the_others_their_turn() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    seen: list[int] = []
+
+    async def handle(request: Request) -> AgentAnswer:
+        seen.append(turns)
+        return WholeAnswer(fields=[], body=b"")
+
+    async with listening(handle) as port:
+        beside = asyncio.create_task(others())
+        await port.exchange(GET * 2_000 + LAST)
+        beside.cancel()
+    assert len(seen) == 2_001
+    assert all(later > earlier for earlier, later in itertools.pairwise(seen))

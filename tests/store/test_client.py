@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.store.client import Client
+from proxy.store.connection import Connection
 from proxy.store.errors import StoreError, StoreRefused, StoreUnavailable
 from tests.support.store import eventually, open_client
 from tests.support.valkey import RunningServer
@@ -152,3 +153,27 @@ async def test_opening_twice_is_opening_once(own_valkey: RunningServer) -> None:
             await client.open()
         await client.close()
         await client.close()
+
+
+async def test_a_command_is_not_held_back_for_long_for_the_replies_to_others() -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the first command once the second is there."""
+        await reader.readuntil(b"first\r\n")
+        await reader.readuntil(b"second\r\n")
+        writer.write(b"+one\r\n+two\r\n")
+        await writer.drain()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    loop, lost = asyncio.get_running_loop(), []
+    _, connection = await loop.create_connection(
+        lambda: Connection(loop, timeout_s=5.0, in_flight_max=10, on_lost=lost.append),
+        *server.sockets[0].getsockname(),
+    )
+    first = connection.send(("ECHO", "first"))
+    await asyncio.sleep(0)
+    second = connection.send(("ECHO", "second"))
+    async with asyncio.timeout(2):
+        assert await asyncio.gather(first, second) == [b"one", b"two"]
+    assert not lost
+    connection.give_up("The test is over.")
+    server.close()
