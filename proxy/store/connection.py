@@ -55,9 +55,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[bytes] = []
         self._sent: deque[tuple[float, int]] = deque()
-        """For each write: since when its first command waited, and how many commands had been sent with it and all
-        writes before."""
-        self._unsent_since_s = 0.0
+        """For each write: when it was made, and how many commands had been sent with it and all writes before."""
         self._written_s = 0.0
         self._held: asyncio.TimerHandle | None = None
         self._sent_count = 0
@@ -82,8 +80,7 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         if not self._unsent:
-            self._unsent_since_s = now_s = self._loop.time()
-            if self._sent and now_s - self._written_s < HELD_S:
+            if self._sent and self._loop.time() - self._written_s < HELD_S:
                 self._held = self._loop.call_later(HELD_S, self._write)
             else:
                 self._loop.call_soon(self._write)
@@ -146,7 +143,7 @@ class Connection(asyncio.Protocol):
             self._held = None
         self._written_s = self._loop.time()
         self._sent_count += len(self._unsent)
-        self._sent.append((self._unsent_since_s, self._sent_count))
+        self._sent.append((self._written_s, self._sent_count))
         data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         self._unsent.clear()
         self._transport.write(data)
