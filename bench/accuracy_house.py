@@ -101,7 +101,7 @@ class House(msgspec.Struct):
         return Ledger(
             ids={row[0] for row in passed},
             cost_nusd=sum(row[2] or 0 for row in rows),
-            refusals=sum(json.loads(row[3])["count"] for row in rows if row[1] == "refused"),
+            refusals=sum(json.loads(row[3]).get("count", 1) for row in rows if row[1] == "refused"),
             lost=sum(row[1] == "lost" for row in rows),
             need_nusd=max((record["estimate"].get("worst_nusd", 0) for record in held), default=0),
             hold_min_nusd=min((record["hold_nusd"] for record in held), default=0),
