@@ -285,9 +285,7 @@ def foresee(
     """
     if call.free:
         return Estimate(usage=Usage(), expected_nusd=0, expected_tokens=0, output_by="none")
-    requests: dict[str, int] = {}
-    if call.tool_fees:
-        requests = {name: min(uses or TOOL_USES_EXPECTED, TOOL_USES_EXPECTED) for name, uses in call.tool_fees.items()}
+    requests = {name: min(uses or TOOL_USES_EXPECTED, TOOL_USES_EXPECTED) for name, uses in call.tool_fees.items()}
     choices = max(1, call.choices)
     if call.api not in IN_TOKENS:
         usage = Usage(images=choices if call.api == "openai.images" else 0, characters=call.characters)

@@ -29,6 +29,8 @@ ACCEPTED_REMEMBERED = 256
 UNFLUSHED_BYTES_MAX = 64 * 1024
 """After so many bytes of a stream it is asked whether the agent still takes them."""
 
+_CONTROL = bytes([*range(0x20), 0x7F]).replace(b"\t", b"")
+
 Fields = list[tuple[bytes, bytes]]
 """Header lines in their order, names as sent."""
 
@@ -71,11 +73,10 @@ class _Answer:
                 lines.append(b"connection: keep-alive")
         elif version >= (1, 1):
             lines.append(b"connection: close")
-        told = b"".join(lines)
-        if b"\n" in told or b"\r" in told or b"\0" in told:
-            raise ValueError("a header of the answer holds the end of a line")
-        lines += (b"", b"")
-        return b"\r\n".join(lines)
+        head = b"\r\n".join(lines)
+        if len(head) - len(head.translate(None, _CONTROL)) != 2 * (len(lines) - 1):
+            raise ValueError("a header of the answer holds a control character")
+        return head + b"\r\n\r\n"
 
 
 class WholeAnswer(_Answer):
@@ -99,8 +100,7 @@ class WholeAnswer(_Answer):
             framing = b"" if length is None else b"content-length: %d" % length
             body = b""
         request.write(self._head(request, framing) + body)
-        if request.full:
-            await request.drain()
+        await request.drain()
 
     async def write_eof(self) -> None:
         """Nothing is left to be written."""
@@ -206,9 +206,7 @@ def passed_on(headers: Fields, record: Record, limits: list[tuple[str, str]]) ->
 
     The date is added where it is missing: RFC 9110 (6.6.1) asks that of proxies too."""
     order = _order_of(tuple([name for name, _ in headers]))
-    fields = [headers[place] for place in order.passed]
-    if order.limits and not limits:  # else ours take their place, since it is ours that will refuse
-        fields += [headers[place] for place in order.limits]
+    fields = [headers[place] for place in (order.beside_ours if limits else order.passed)]
     if order.connection:
         named = {
             part.strip().lower()
@@ -225,11 +223,11 @@ def passed_on(headers: Fields, record: Record, limits: list[tuple[str, str]]) ->
 
 
 class _Order(msgspec.Struct, frozen=True):
-    """What becomes of a provider's headers, by their places: they pass, give way to ours, or name others that are not
-    to go on (`Connection`)."""
+    """What becomes of a provider's headers, by their places: they pass; pass also beside limits of ours, which take the
+    place of theirs, since it is ours that will refuse; or name others that are not to go on (`Connection`)."""
 
     passed: tuple[int, ...]
-    limits: tuple[int, ...]
+    beside_ours: tuple[int, ...]
     connection: tuple[int, ...]
     dated: bool
 
@@ -238,15 +236,15 @@ class _Order(msgspec.Struct, frozen=True):
 def _order_of(names: tuple[bytes, ...]) -> _Order:
     """Remembered, since a provider's answers have the same headers in the same order."""
     lowered = [name.decode("latin-1").lower() for name in names]
-    passed, limits, connection = [], [], []
+    passed, beside_ours, connection = [], [], []
     for place, name in enumerate(lowered):
         if name == "connection":
             connection.append(place)
-        elif name in ("ratelimit", "ratelimit-policy"):
-            limits.append(place)
         elif name not in NOT_PASSED_ON and not name.startswith(OWN_PREFIX):
             passed.append(place)
-    return _Order(tuple(passed), tuple(limits), tuple(connection), "date" in lowered)
+            if name not in ("ratelimit", "ratelimit-policy"):
+                beside_ours.append(place)
+    return _Order(tuple(passed), tuple(beside_ours), tuple(connection), "date" in lowered)
 
 
 def add_own(fields: Fields, record: Record, limits: list[tuple[str, str]]) -> None:

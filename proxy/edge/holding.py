@@ -205,7 +205,7 @@ class Holder:
     def _admitted(self, record: Record, plan: Plan, reserved: Reserved) -> None:
         way = plan.way
         plan.allowed.held_nusd = record.hold_nusd
-        plan.cutting = way.scopes.cutting if way.call.stream else {}
+        begin(plan)
         if way.estimate.limit_missing and way.scopes.asks_for_bound and takes_output_limit(way.call):
             plan.output_limit = way.estimate.output_tokens  # the worst case is one only with a limit on the output
         if plan.chosen:
@@ -244,7 +244,7 @@ class Holder:
             await self._store.release(record.call_id, record.org)
             return msgspec.structs.replace(store_away(reason), rule=rule or None)
         record.degraded = True
-        plan.cutting = plan.way.scopes.cutting if plan.way.call.stream else {}
+        begin(plan)
         now_ms = self._store.now_ms()
         plan.way.takes = takes_for(plan.way.scopes, plan.way.estimate, now_ms, self._raises())
         self._store.keep(record, plan.way.takes)  # the hold is registered as soon as the store is back
@@ -322,6 +322,11 @@ def in_the_way(asked: Way, used: Way, reserved: Reserved) -> str:
 def step_of(held_tokens: int) -> int:
     """How much more a stream takes at a time."""
     return max(1, held_tokens // STEP_SHARE)
+
+
+def begin(plan: Plan) -> None:
+    """The call has its hold: which budgets may cut it."""
+    plan.cutting = plan.way.scopes.cutting if plan.way.call.stream else {}
 
 
 def begin_stream(plan: Plan) -> None:

@@ -77,7 +77,10 @@ class Connection(asyncio.Protocol):
         self.transport.writelines(list(parts))
 
     def limit(self, seconds: float, reason: str) -> None:
-        """From now on, `seconds` may pass without progress; then the exchange fails with `reason`."""
+        """From now on, `seconds` may pass without progress; then the exchange fails with `reason`. Nothing is
+        waited for once the answer has come whole."""
+        if self.complete:
+            return
         self._deadline_s = self.loop.time() + seconds
         self._deadline_reason = reason
         if self._timer is None:

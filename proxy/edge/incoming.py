@@ -315,8 +315,8 @@ class AgentConnection(asyncio.Protocol):
         if self._going_on is not None:
             self._receiving, self._going_on = self._going_on, None
             return
-        codings = [value for name, value in headers if len(name) == _CODING_BYTES and name.lower() == _CODING]
-        if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
+        codings = [value.lower() for name, value in headers if len(name) == _CODING_BYTES and name.lower() == _CODING]
+        if set(codings) - {b"chunked"}:
             raise ValueError("a body that is packed for its way alone")  # none but chunks would be undone
         if self._head_bytes > HEADER_LINE_BYTES_MAX:  # of a shorter head no line is longer
             if max([len(name) + len(value) for name, value in headers], default=0) > HEADER_LINE_BYTES_MAX:

@@ -140,14 +140,9 @@ class Request:
             raise ConnectionResetError("the agent is gone")
         transport.write(data)
 
-    @property
-    def full(self) -> bool:
-        """Its agent does not take what is written."""
-        return bool(self._connection.full_since_s)
-
     async def drain(self) -> None:
         """Waits while the agent takes nothing. Raises ConnectionError where it is gone."""
-        if self.full:
+        if self._connection.full_since_s:
             await self._connection.drain()
 
     def abort(self) -> None:

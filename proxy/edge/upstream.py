@@ -62,8 +62,7 @@ class Exchange:
             if connection.failure is not None:
                 raise connection.failure
             await connection.wait()
-        if not connection.complete:
-            connection.limit(SILENCE_S_MAX, "idle_timeout")
+        connection.limit(SILENCE_S_MAX, "idle_timeout")
 
     async def read(self) -> bytes:
         """The next bytes of the body, as soon as there are any; b"" at its end. Raises UpstreamFailure. May be
@@ -72,8 +71,7 @@ class Exchange:
         while True:
             data = connection.take()
             if data:
-                if not connection.complete:
-                    connection.limit(SILENCE_S_MAX, "idle_timeout")
+                connection.limit(SILENCE_S_MAX, "idle_timeout")
                 return data
             if connection.complete:
                 return b""

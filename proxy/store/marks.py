@@ -29,7 +29,6 @@ _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": 
 
 
 NO_MARKS = packed((0,))
-MARK_ARGUMENTS = 10
 _PACKED_LEADER_LIFE = packed_number(LEADER_LIFE_MS)
 
 
@@ -50,7 +49,7 @@ class Marked:
         number = shard_of(org)
         keys: list[Packed] = []
         lines: list[bytes] = []
-        each: list[bytes] = []
+        each: list[Packed] = []
         for mark in self.marks:
             action = mark.lends or ("refuse" if mark.refuses else "")
             memory = _memory(number, mark.kind, mark.counter, mark.places, mark.limit, mark.expires_ms, action)
@@ -61,7 +60,8 @@ class Marked:
                 keys.append(packed((answer, leader)))
                 lines.append(f"a {leader}".encode())
             texts = packed_text(mark.fingerprint), packed_number(mark.since_ms), packed_text(mark.token)
-            each.append(memory.arguments % (*texts, PACKED_SMALL[mark.attempt], PACKED_SMALL[mark.rounds]))
+            filled = memory.arguments.data % (*texts, PACKED_SMALL[mark.attempt], PACKED_SMALL[mark.rounds])
+            each.append(Packed(memory.arguments.number, filled))
         of_call = (
             packed_number(len(self.marks)),
             packed_text(bytes.fromhex(call_id)),
@@ -70,7 +70,7 @@ class Marked:
             packed_number(self.waiting_since_ms),
             _PACKED_LEADER_LIFE,
         )
-        return joined(*keys), Packed(len(of_call) + MARK_ARGUMENTS * len(each), b"".join((*of_call, *each)))
+        return joined(*keys), joined(Packed(len(of_call), b"".join(of_call)), *each)
 
     def looked(
         self, found: list[list[object]], *, admitted: bool, replays: str = "", answer: bytes = b"", joins: str = ""
@@ -105,7 +105,7 @@ class _Memory(msgspec.Struct, frozen=True):
 
     keys: Packed
     line: bytes
-    arguments: bytes
+    arguments: Packed
 
 
 @lru_cache(maxsize=MEMORIES_REMEMBERED)
@@ -122,7 +122,7 @@ def _memory(
         more = (keys.twins(counter, f"{length}.{int(turn) + 1}"),) if dot else ()
         line = f"h %b {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
     arguments = template((_KINDS[kind], len(names), None, limit, None, expires_ms, None, None, None, action))
-    return _Memory(packed(names), line.encode(), arguments.data)
+    return _Memory(packed(names), line.encode(), arguments)
 
 
 @lru_cache(maxsize=MEMORIES_REMEMBERED)

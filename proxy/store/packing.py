@@ -47,6 +47,7 @@ def packed_number(number: int) -> bytes:
 
 
 PACKED_SMALL = tuple([packed_number(number) for number in range(256)])
+"""Arguments that are small whole numbers, by the number."""
 
 
 def packed_text(text: bytes) -> bytes:
