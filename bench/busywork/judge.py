@@ -115,13 +115,13 @@ class Judge:
             twins_work = self._work_of.get(finding.twin_of or "")
             if twins_work is not None and twins_work != work:
                 self.repeats.add(work)
-        refused_by = frozenset(mark.kind for mark in spoke if mark.refuses)
+        refused_by = frozenset(mark.frame.kind for mark in spoke if mark.frame.refuses)
         if looked.blocked and made.follows:
             self._ended[made.follows] = refused_by
         if looked.admitted:
             heapq.heappush(self._running, (made.at_ms + made.ms, call_id, made.result == "ok"))
         became = fate(looked, finding, spoke)
-        kinds = frozenset([finding.kind or ""] if became == "signalled" else [mark.kind for mark in spoke])
+        kinds = frozenset([finding.kind or ""] if became == "signalled" else [mark.frame.kind for mark in spoke])
         return Verdict(became, cost_nusd, kinds, refused_by, work)
 
 

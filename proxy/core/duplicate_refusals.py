@@ -18,6 +18,9 @@ from .windows import DAY_MS, HOUR_MS, MINUTE_MS
 _TELLING: tuple[Kind, ...] = ("exact", "normalized", "task", "loop", "similar")
 """Which twin a record names, where rules of several kinds found one: the one that is most alike."""
 
+_MOVES: tuple[Kind, ...] = ("exact", "normalized", "loop")
+"""The kinds that tell whether a conversation moved on."""
+
 
 class Finding(msgspec.Struct, kw_only=True):
     """What all rules together say of one call.
@@ -55,16 +58,18 @@ def weigh(
     best = len(_TELLING)
     for scope, mark, found in zip(scopes, marks, seen, strict=True):
         rule = scope.rule
-        if mark.kind in ("exact", "normalized"):
+        if mark.frame.kind in ("exact", "normalized"):
             finding.repeats = max(finding.repeats, found.count)
-        if mark.kind == "loop":
+        if mark.frame.kind == "loop":
             finding.loop = max(finding.loop, found.count + 1)
-        if mark.kind in ("exact", "normalized", "loop"):
+        if mark.frame.kind in _MOVES:
             finding.moved_on = finding.moved_on is not False and found.count == 0
-        if mark.kind == "similar" and not exceeded(mark, found):
+        if not found.count and mark.frame.limit:
+            continue
+        if mark.frame.kind == "similar" and not exceeded(mark, found):
             continue  # likeness alone is nothing to tell: only that there is a lot of it
-        if found.count and (place := _TELLING.index(mark.kind)) < best:
-            best, finding.rule, finding.kind, finding.twin_of = place, rule.name, mark.kind, found.twin or None
+        if found.count and (place := _TELLING.index(mark.frame.kind)) < best:
+            best, finding.rule, finding.kind, finding.twin_of = place, rule.name, mark.frame.kind, found.twin or None
         if not exceeded(mark, found):
             continue
         if rule.mode == "shadow":
@@ -80,7 +85,7 @@ def weigh(
         scope, mark, found = next(
             each for each in zip(scopes, marks, seen, strict=True) if each[0].rule.name == finding.refusal.rule
         )
-        finding.rule, finding.kind, finding.twin_of = scope.rule.name, mark.kind, found.twin or None
+        finding.rule, finding.kind, finding.twin_of = scope.rule.name, mark.frame.kind, found.twin or None
     return finding
 
 

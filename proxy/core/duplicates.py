@@ -80,12 +80,73 @@ class DuplicateRule(msgspec.Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 
 
+class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What all marks of one scope have in common, until its window moves on.
+
+    counter       id of the rule's memory for this caller, [a-f0-9]{16}
+    limit         how many may pass
+    places        where calls of the window are remembered by fingerprint: first the place of now, then the one before
+    begins_ms     calls made earlier do not count; of a rolling window worked out anew for each mark
+    length_ms     of a rolling window, else 0
+    expires_ms    when the place of now is over
+    ends_ms       when the frame is
+    refuses       a call beyond the limit is refused
+    lends         how a call beyond the limit is answered from its twin: "" not at all, `replay`, `join`; `lead`: it
+                  goes upstream all the same, and lends its own answer
+    """
+
+    rule: str
+    kind: Kind
+    counter: str
+    limit: int
+    places: tuple[str, ...]
+    begins_ms: int
+    length_ms: int = 0
+    expires_ms: int
+    ends_ms: int
+    refuses: bool = False
+    lends: Lends = ""
+
+
 class DuplicateScope(msgspec.Struct, frozen=True):
     """A rule that a call meets, and whose calls it is compared with: the id of its memory, the values of `per`."""
 
     rule: DuplicateRule
     counter: str
     values: tuple[str, ...]
+    _frames: dict[Lends, Frame] = {}
+
+    def frame(self, now_ms: int, lends: Lends = "") -> Frame:
+        """The frame of an instant, by the clock of the store."""
+        frame = self._frames.get(lends)
+        if frame is None or not frame.begins_ms <= now_ms < frame.ends_ms:
+            frame = self._frames[lends] = _frame(self, now_ms, lends)
+        return frame
+
+
+def _frame(scope: DuplicateScope, now_ms: int, lends: Lends) -> Frame:
+    rule = scope.rule
+    begins_ms, expires_ms, bucket_ms = rule.every.window(now_ms)
+    length_ms, places = 0, (str(begins_ms),)
+    ends_ms = expires_ms
+    if bucket_ms:
+        length_ms = rule.every.length_ms
+        turn = now_ms // length_ms
+        places = (f"{length_ms}.{turn}", f"{length_ms}.{turn - 1}")
+        begins_ms, ends_ms, expires_ms = turn * length_ms, (turn + 1) * length_ms, (turn + 2) * length_ms
+    return Frame(
+        rule=rule.name,
+        kind=rule.kind,
+        counter=scope.counter,
+        limit=rule.limit,
+        places=places,
+        begins_ms=begins_ms,
+        length_ms=length_ms,
+        expires_ms=expires_ms,
+        ends_ms=ends_ms,
+        refuses=rule.enforced and rule.then == "refuse",
+        lends=lends,
+    )
 
 
 class DuplicateIndex:
@@ -125,37 +186,23 @@ def _scope(rule: DuplicateRule, caller: Caller, call: Call, upstream: Upstream) 
     return DuplicateScope(rule, counter, tuple([value or ABSENT for value in values]))
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
+class Mark(msgspec.Struct, frozen=True):
     """What one call leaves with the store under one rule.
 
-    counter       id of the rule's memory for this caller, [a-f0-9]{16}
     fingerprint   what is compared: 12 bytes; of `loop` the 8 of the step, of `similar` the 8 of the sketch
-    limit         how many may pass
-    places        where calls of the window are remembered by fingerprint: first the place of now, then the one before
     since_ms      calls made earlier do not count
-    expires_ms    when the place of now is over
     token         what the retries of one call have in common; of `task` the task; NO_TOKEN: nothing
     attempt       which retry of its SDK the call says it is; 0: the first attempt
     rounds        of `loop`: equal rounds at the end of the conversation itself
-    refuses       a call beyond the limit is refused
-    lends         how a call beyond the limit is answered from its twin: "" not at all, `replay`, `join`; `lead`: it
-                  goes upstream all the same, and lends its own answer
     answer        name of the stored answer; "" where none is asked for
     """
 
-    rule: str
-    kind: Kind
-    counter: str
+    frame: Frame
     fingerprint: bytes
-    limit: int
-    places: tuple[str, ...]
     since_ms: int
-    expires_ms: int
     token: bytes = NO_TOKEN
     attempt: int = 0
     rounds: int = 0
-    refuses: bool = False
-    lends: Lends = ""
     answer: str = ""
 
 
@@ -207,41 +254,16 @@ def marks_for(
             if not work:
                 continue
             own = hashlib.blake2b(_encode((caller.user, work)), digest_size=TOKEN_BYTES).digest()
-        lends = rule.lends and not call.later and call.method == "POST"
-        start_ms, end_ms, bucket_ms = rule.every.window(now_ms)
-        if bucket_ms:
-            length_ms = rule.every.length_ms
-            turn = now_ms // length_ms
-            places: tuple[str, ...] = (f"{length_ms}.{turn}", f"{length_ms}.{turn - 1}")
-            start_ms, end_ms = now_ms - length_ms, (turn + 2) * length_ms
-        else:
-            places = (str(start_ms),)
+        lends: Lends = ""
+        answer = ""
+        if rule.lends and not call.later and call.method == "POST":
+            lends = "lead" if not lend else "replay" if rule.then == "replay" else "join"
+            answer = _answer_name(found, rule, caller, form)
+        frame = scope.frame(now_ms, lends)
+        since_ms = now_ms - frame.length_ms if frame.length_ms else frame.begins_ms
         met.append(scope)
-        marks.append(
-            Mark(
-                rule=rule.name,
-                kind=rule.kind,
-                counter=scope.counter,
-                fingerprint=found,
-                limit=rule.limit,
-                places=places,
-                since_ms=start_ms,
-                expires_ms=end_ms,
-                token=own,
-                attempt=attempt,
-                rounds=prints.rounds if rule.kind == "loop" else 0,
-                refuses=rule.enforced and rule.then == "refuse",
-                lends=_lends(rule, lend) if lends else "",
-                answer=_answer_name(found, rule, caller, form) if lends else "",
-            )
-        )
+        marks.append(Mark(frame, found, since_ms, own, attempt, prints.rounds if rule.kind == "loop" else 0, answer))
     return marks, met
-
-
-def _lends(rule: DuplicateRule, lend: bool) -> Lends:
-    if not lend:
-        return "lead"
-    return "replay" if rule.then == "replay" else "join"
 
 
 def _print(

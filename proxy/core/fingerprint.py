@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from binascii import hexlify
 from typing import Any
 
 import msgspec
@@ -82,27 +83,33 @@ class Fingerprinter:
 
     # -- the whole call -----------------------------------------------------------------------------------------------
 
-    def exact(self, conversation: Conversation, *, api: str, upstream: str, model: str | None) -> Digest:
-        """Of everything that shapes the answer, with where it goes to."""
-        told: list[bytes] = [_encode([api, upstream, model])]
-        for name in sorted(conversation.asked):
-            told += (name.encode("utf-8", "surrogatepass"), self._canonical(conversation.asked[name]))
-        return self._digest(b"exact", told)
+    def exact(self, conversation: Conversation, *, api: str, upstream: str, model: str | None) -> Digest | None:
+        """Of everything that shapes the answer, with where it goes to. None where it is nested too deeply to be
+        written in order."""
+        try:
+            asked = {
+                name: self._in_order(value) if isinstance(value, msgspec.Raw) else value
+                for name, value in conversation.asked.items()
+            }
+            return self._digest(b"exact", _encode((api, upstream, model, asked)))
+        except RecursionError:
+            return None
 
     def normalized(self, conversation: Conversation) -> Digest | None:
         """Of the conversation alone. None where the call is no turn of one: nothing was said last, or only a probe."""
         last = conversation.last_turn
         if last is None or is_probe(conversation):
             return None
-        told: list[bytes] = [
+        told = (
             self._recurring("text", "\n".join(conversation.system)),
-            _encode([conversation.tools, conversation.omitted, conversation.kept_by]),
-        ]
-        for turn in conversation.turns[:-1]:
-            told.append(_exact_turn(turn))
-        told.append(_normal(conversation, "\n".join(last.texts)))
-        told += [_normal(conversation, result) for result in last.results]
-        return self._digest(b"normalized", told)
+            conversation.tools,
+            conversation.omitted,
+            conversation.kept_by,
+            conversation.turns[:-1],  # as they are: what came before is not asked anew, so all of it must be the same
+            _normal(conversation, "\n".join(last.texts)),
+            [_normal(conversation, result) for result in last.results],
+        )
+        return self._digest(b"normalized", _encode(told))
 
     def opening(self, conversation: Conversation) -> Digest | None:
         """Of what the task was asked to do. None where that is too little to be told from any other work."""
@@ -110,7 +117,7 @@ class Fingerprinter:
         if text is None:
             return None
         words = self._recurring("opening", text)
-        return self._digest(b"opening", [words]) if words else None
+        return self._digest(b"opening", words) if words else None
 
     def _opening_text(self, conversation: Conversation) -> str | None:
         if conversation.kept_by or is_probe(conversation):
@@ -126,7 +133,7 @@ class Fingerprinter:
 
     def varied(self, fingerprint: Digest, seed: int) -> Digest:
         """The fingerprint of a call that asks for another sample of the same."""
-        return self._digest(b"seed", [fingerprint, str(seed).encode()])
+        return self._digest(b"seed", b"%b%d" % (fingerprint, seed))
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -135,11 +142,9 @@ class Fingerprinter:
         newest = next(conversation.steps_backwards(), None)
         if newest is None:
             return b""
-        told: list[bytes] = []
-        for name, arguments in newest[0].calls:
-            told += (name.encode("utf-8", "surrogatepass"), _normal(conversation, arguments))
-        told += [_normal(conversation, result) for result in newest[1].results]
-        return self._digest(b"step", told)[:STEP_BYTES]
+        called = [(name, _normal(conversation, arguments)) for name, arguments in newest[0].calls]
+        results = [_normal(conversation, result) for result in newest[1].results]
+        return self._digest(b"step", _encode((called, results)))[:STEP_BYTES]
 
     # -- likeness -----------------------------------------------------------------------------------------------------
 
@@ -187,29 +192,26 @@ class Fingerprinter:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _digest(self, kind: bytes, told: list[bytes]) -> Digest:
-        """Each part with its length before it, so that none can be taken for a piece of its neighbour."""
-        pieces = [kind]
-        for part in told:
-            pieces += (len(part).to_bytes(4), part)
+    def _digest(self, kind: bytes, told: bytes) -> Digest:
         inner, outer = self._begun
         inner, outer = inner.copy(), outer.copy()
-        inner.update(b"".join(pieces))
+        inner.update(b"%b\0%b" % (kind, told))
         outer.update(inner.digest())
         return outer.digest()[:FINGERPRINT_BYTES]
 
-    def _canonical(self, value: Any) -> bytes:
-        """JSON with sorted keys and no spaces."""
-        if not isinstance(value, msgspec.Raw):
-            return _sorted_json(value) or b""
+    def _in_order(self, value: msgspec.Raw) -> Any:
+        """What stands for a field in JSON with sorted keys. For a long one, which recurs, that is a hash of it, in a
+        form that no field has: `<` begins no JSON."""
         raw = bytes(value)
         if len(raw) > CANONICAL_BYTES_MAX:
-            return raw
+            return value
         if len(raw) < RECURRING_BYTES_MIN:
-            return _sorted_raw(raw)
+            return _decoded(raw)
         mark = ("json", hashlib.sha256(raw).digest())
         known = self._remembered.get(mark)
-        return known if known is not None else self._remember(mark, hashlib.sha256(_sorted_raw(raw)).digest())
+        if known is None:
+            known = self._remember(mark, hashlib.sha256(_encode(_decoded(raw))).digest())
+        return msgspec.Raw(b"<%b>" % hexlify(known))
 
     def _recurring(self, kind: str, text: str) -> bytes:
         """A hash of a text, normalized; b"" of an opening with too few words."""
@@ -250,25 +252,12 @@ def _said_by_user(text: str) -> str:
     return "".join(kept)
 
 
-def _sorted_json(value: Any) -> bytes | None:
-    try:
-        return _encode(value)
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-        return None
-
-
-def _sorted_raw(raw: bytes) -> bytes:
+def _decoded(raw: bytes) -> Any:
     """As it was sent where it cannot be read."""
     try:
-        return _encode(msgspec.json.decode(raw))
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-        return raw
-
-
-def _exact_turn(turn: Turn) -> bytes:
-    """A turn as it is: what came before the last turn is not asked anew, so that all of it must be the same."""
-    said = [*turn.texts, "\x00", *[piece for call in turn.calls for piece in call], "\x00", *turn.results]
-    return "\x01".join(said).encode("utf-8", "surrogatepass")
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.Raw(raw)
 
 
 def begins(conversation: Conversation) -> bool:

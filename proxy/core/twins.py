@@ -78,7 +78,7 @@ class Looked(msgspec.Struct, frozen=True):
 
 def exceeded(mark: Mark, seen: Seen) -> bool:
     """Whether the call is the one too many."""
-    return seen.count >= mark.limit
+    return seen.count >= mark.frame.limit
 
 
 def made_at_ms(call_id: str) -> int:
@@ -88,7 +88,7 @@ def made_at_ms(call_id: str) -> int:
 
 def retried(mark: Mark, newest: Item | None) -> bool:
     """Whether a call is a retry of the newest one like it, by what its client says. More than a few are none."""
-    if newest is None or mark.kind == "task":
+    if newest is None or mark.frame.kind == "task":
         return False
     if mark.attempt:
         return newest.tries < mark.attempt <= RETRIES_MAX
@@ -132,19 +132,19 @@ class Twins:
         """
         seen = [self.look(mark) for mark in marks]
         for mark, found in zip(marks, seen, strict=True):
-            if mark.lends not in ("replay", "join") or not exceeded(mark, found):
+            if mark.frame.lends not in ("replay", "join") or not exceeded(mark, found):
                 continue
-            since_ms = mark.since_ms if mark.lends == "replay" else waiting_since_ms
+            since_ms = mark.since_ms if mark.frame.lends == "replay" else waiting_since_ms
             answer = self.answers.get(mark.answer)
             if answer is not None and since_ms and answer[1] >= since_ms:
                 return Looked(False, seen, replays=answer[0])
             leader = self.leaders.get(mark.answer)
-            if mark.lends == "join" and leader is not None and leader in self.running:
+            if mark.frame.lends == "join" and leader is not None and leader in self.running:
                 return Looked(False, seen, joins=leader)
         blocked = [
             place
             for place, (mark, found) in enumerate(zip(marks, seen, strict=True))
-            if mark.refuses and exceeded(mark, found)
+            if mark.frame.refuses and exceeded(mark, found)
         ]
         if blocked:
             return Looked(False, seen, blocked=blocked)
@@ -153,13 +153,13 @@ class Twins:
 
     def look(self, mark: Mark) -> Seen:
         """What there is under a mark. Changes nothing."""
-        if mark.kind in ("loop", "similar"):
+        if mark.frame.kind in ("loop", "similar"):
             return self._look_at_row(mark)
         remembered = self._remembered(mark)
         if remembered is None:
             return Seen()
         items = remembered.items
-        if mark.kind == "task":
+        if mark.frame.kind == "task":
             count = next((place for place, item in enumerate(items) if item.token == mark.token), len(items))
         else:
             count = len(items) - retried(mark, items[-1])
@@ -169,7 +169,7 @@ class Twins:
 
     def _look_at_row(self, mark: Mark) -> Seen:
         row = self._row(mark)
-        if mark.kind == "similar":
+        if mark.frame.kind == "similar":
             like = [call_id for call_id, sketch in row if differing_bits(sketch, mark.fingerprint) <= LIKE_BITS_MAX]
             return Seen(len(like), like[0]) if like else Seen()
         steps = [step for _, step in row]
@@ -180,12 +180,12 @@ class Twins:
         return Seen(count, before[0] if count and before else "")
 
     def _row(self, mark: Mark) -> list[tuple[str, bytes]]:
-        return [each for each in self.rows.get(mark.counter, ()) if made_at_ms(each[0]) >= mark.since_ms]
+        return [each for each in self.rows.get(mark.frame.counter, ()) if made_at_ms(each[0]) >= mark.since_ms]
 
     def _remembered(self, mark: Mark) -> Remembered | None:
         """Those of the window; None where there is none."""
-        for place in mark.places:
-            found = self.places.get((mark.counter, place), {}).get(mark.fingerprint)
+        for place in mark.frame.places:
+            found = self.places.get((mark.frame.counter, place), {}).get(mark.fingerprint)
             if found is None:
                 continue
             items = list(dropwhile(lambda item: made_at_ms(item.call_id) < mark.since_ms, found.items))
@@ -198,12 +198,12 @@ class Twins:
     def leave(self, call_id: str, marks: Sequence[Mark], *, user: str = "", task: str = "") -> None:
         """Leaves the marks of a call that goes upstream, and makes it the one that its twins wait for."""
         for mark in marks:
-            if mark.kind in ("loop", "similar"):
+            if mark.frame.kind in ("loop", "similar"):
                 row = self._row(mark)
-                if mark.kind == "loop" and mark.attempt and row and row[-1][1] == mark.fingerprint:
+                if mark.frame.kind == "loop" and mark.attempt and row and row[-1][1] == mark.fingerprint:
                     row.pop()
                 row.append((call_id, mark.fingerprint))
-                self.rows[mark.counter] = row[-(STEPS_MAX if mark.kind == "loop" else SKETCHES_MAX) :]
+                self.rows[mark.frame.counter] = row[-(STEPS_MAX if mark.frame.kind == "loop" else SKETCHES_MAX) :]
             else:
                 self._leave(call_id, mark, user, task)
             if mark.answer and self.leaders.get(mark.answer) not in self.running:
@@ -213,7 +213,7 @@ class Twins:
     def _leave(self, call_id: str, mark: Mark, user: str, task: str) -> None:
         remembered = self._remembered(mark) or Remembered(user, task, [])
         items = remembered.items
-        if mark.kind == "task" and any(item.token == mark.token for item in items):
+        if mark.frame.kind == "task" and any(item.token == mark.token for item in items):
             pass
         elif items and retried(mark, items[-1]):
             items[-1] = Item(call_id, mark.token, mark.attempt or items[-1].tries + 1)
@@ -223,9 +223,9 @@ class Twins:
             if len(items) >= ITEMS_MAX:
                 del items[1]
             items.append(Item(call_id, mark.token, min(mark.attempt, RETRIES_MAX)))
-        for place in mark.places:
-            self.places.get((mark.counter, place), {}).pop(mark.fingerprint, None)
-        self.places.setdefault((mark.counter, mark.places[0]), {})[mark.fingerprint] = remembered
+        for place in mark.frame.places:
+            self.places.get((mark.frame.counter, place), {}).pop(mark.fingerprint, None)
+        self.places.setdefault((mark.frame.counter, mark.frame.places[0]), {})[mark.fingerprint] = remembered
 
     # -- after it -----------------------------------------------------------------------------------------------------
 
@@ -248,12 +248,12 @@ class Twins:
                 self._forget(call_id, mark)
 
     def _forget(self, call_id: str, mark: Mark) -> None:
-        if mark.kind in ("loop", "similar"):
-            row = self.rows.get(mark.counter, [])
-            self.rows[mark.counter] = [each for each in row if each[0] != call_id]
+        if mark.frame.kind in ("loop", "similar"):
+            row = self.rows.get(mark.frame.counter, [])
+            self.rows[mark.frame.counter] = [each for each in row if each[0] != call_id]
             return
         for (counter, _), prints in self.places.items():
-            found = prints.get(mark.fingerprint) if counter == mark.counter else None
+            found = prints.get(mark.fingerprint) if counter == mark.frame.counter else None
             if found is None:
                 continue
             if found.items[0].call_id == call_id:

@@ -101,7 +101,7 @@ class Lending:
         lives_ms: dict[str, int] = {}
         for scope, mark in zip(plan.compared.met, plan.compared.marks, strict=True):
             if mark.answer:
-                replayed_ms = min(mark.expires_ms - now_ms, REPLAY_LIFE_MS_MAX)
+                replayed_ms = min(mark.frame.expires_ms - now_ms, REPLAY_LIFE_MS_MAX)
                 life_ms = JOIN_LIFE_MS if scope.rule.then == "join" else replayed_ms
                 lives_ms[mark.answer] = max(life_ms, lives_ms.get(mark.answer, 1))
         return Capture(lives_ms, lendable=not plan.chosen) if lives_ms else None

@@ -3,16 +3,17 @@ replies tell. The memory itself is laid out in scripts/parts/remembered.lua."""
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
-from ..core.duplicates import Kind, Mark
+from ..core.duplicates import Frame, Kind, Mark
 from ..core.twins import Looked, Seen, exceeded
 from .errors import StoreError
 from .keyspace import KEYS, shard_of
-from .packing import PACKED_SMALL, Packed, joined, packed, packed_number, packed_text, template
+from .packing import Packed, packed, packed_number, packed_text, template
 
 WHO_BYTES_MAX = 60
 """Of a user or a task, what is kept beside a fingerprint; longer names are cut."""
@@ -20,16 +21,19 @@ WHO_BYTES_MAX = 60
 LEADER_LIFE_MS = 4 * 3600 * 1000
 """The longest call. Whether a leader still runs is told by its hold; this only tidies up."""
 
-MEMORIES_REMEMBERED = 4_096
+LAYOUTS_REMEMBERED = 2_048
 """Of the rules that the calls of the last minutes met."""
+WHO_REMEMBERED = 4_096
 
 _IN_A_ROW: frozenset[Kind] = frozenset({"loop", "similar"})
 """The kinds that keep a row of steps or sketches, and no hash of fingerprints."""
 _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": "s"}
 
+_TOLD = b"%b%c%c%013d%b"
+"""What is told of a mark itself: token, attempt, rounds, since when calls count, fingerprint."""
 
 NO_MARKS = packed((0,))
-_PACKED_LEADER_LIFE = packed_number(LEADER_LIFE_MS)
+_UNSEEN = Seen()
 
 
 class Marked:
@@ -46,41 +50,42 @@ class Marked:
 
     def packed(self, call_id: str, org: str) -> tuple[Packed, Packed]:
         """The keys and arguments of reserve.lua, from its count of marks on."""
-        number = shard_of(org)
-        keys: list[Packed] = []
-        lines: list[bytes] = []
-        each: list[Packed] = []
-        for mark in self.marks:
-            action = mark.lends or ("refuse" if mark.refuses else "")
-            memory = _memory(number, mark.kind, mark.counter, mark.places, mark.limit, mark.expires_ms, action)
-            keys.append(memory.keys)
-            lines.append(memory.line % mark.fingerprint.hex().encode() if mark.kind not in _IN_A_ROW else memory.line)
-            if mark.answer:
-                answer, leader = KEYS[number].answer(mark.answer), KEYS[number].leader(mark.answer)
-                keys.append(packed((answer, leader)))
-                lines.append(f"a {leader}".encode())
-            texts = packed_text(mark.fingerprint), packed_number(mark.since_ms), packed_text(mark.token)
-            filled = memory.arguments.data % (*texts, PACKED_SMALL[mark.attempt], PACKED_SMALL[mark.rounds])
-            each.append(Packed(memory.arguments.number, filled))
-        of_call = (
-            packed_number(len(self.marks)),
+        shard = shard_of(org)
+        layout = _layout(shard, tuple([mark.frame for mark in self.marks]))
+        keys: list[bytes] = []
+        names: list[bytes] = []
+        told = [
             packed_text(bytes.fromhex(call_id)),
             _who(self.user, self.task),
-            packed_text(b"\n".join(lines)),
+            b"",
             packed_number(self.waiting_since_ms),
-            _PACKED_LEADER_LIFE,
+        ]
+        for mark in self.marks:
+            told.append(
+                packed_text(_TOLD % (mark.token, mark.attempt, mark.rounds, mark.since_ms, mark.fingerprint))
+            )
+            if mark.frame.kind not in _IN_A_ROW:
+                names.append(hexlify(mark.fingerprint))
+            if mark.frame.lends:
+                answer, leader = KEYS[shard].answer(mark.answer), KEYS[shard].leader(mark.answer)
+                keys.append(packed((answer, leader)).data)
+                names.append(leader.encode())
+        told[2] = packed_text(layout.lines % tuple(names))
+        return (
+            Packed(layout.keys.number, layout.keys.data % tuple(keys)),
+            Packed(layout.arguments.number, layout.arguments.data % tuple(told)),
         )
-        return joined(*keys), joined(Packed(len(of_call), b"".join(of_call)), *each)
 
     def looked(
         self, found: list[list[object]], *, admitted: bool, replays: str = "", answer: bytes = b"", joins: str = ""
     ) -> Looked:
-        """What the last part of a reply tells: of each mark how many there were, the first, and whose it was."""
-        seen = [_seen(each) for each in found]
-        pairs = enumerate(zip(self.marks, seen, strict=True))
-        blocked = [place for place, (mark, was) in pairs if mark.refuses and exceeded(mark, was)]
-        if admitted or replays or joins:
-            blocked = []
+        """What the last part of a reply tells: of each mark how many there were, the first, and whose it was; empty
+        where there was none at all."""
+        seen = [_seen(each) for each in found] if found else [_UNSEEN] * len(self.marks)
+        blocked: list[int] = []
+        if not (admitted or replays or joins):
+            pairs = enumerate(zip(self.marks, seen, strict=True))
+            blocked = [place for place, (mark, was) in pairs if mark.frame.refuses and exceeded(mark, was)]
         return Looked(admitted, seen, blocked, replays, joins, answer)
 
 
@@ -94,38 +99,50 @@ def parse_answer(data: bytes) -> tuple[str, bytes]:
     return data[13:45].decode("ascii", "replace"), data[45:]
 
 
-class _Memory(msgspec.Struct, frozen=True):
-    """Where the calls of one rule are remembered, as far as it is the same for all marks there.
+class _Layout(msgspec.Struct, frozen=True):
+    """What the marks of a call send, as far as it is the same for all calls with the same frames; `%b` stands for the
+    rest.
 
-    keys       under which calls are remembered
-    line       by which the store forgets what one left, whoever ends it, as `forget` in remembered.lua reads it; `%b`
-               stands for the fingerprint
-    arguments  of a mark, with `%b` for fingerprint, since when calls count, token, attempt and rounds
+    keys       under which calls are remembered; of a mark that lends, two more: answer and leader
+    lines      by which the store forgets what a call left, whoever ends it, as `forget` in remembered.lua reads them:
+               to be filled with fingerprints and leaders
+    arguments  from the count of marks on
     """
 
     keys: Packed
-    line: bytes
+    lines: bytes
     arguments: Packed
 
 
-@lru_cache(maxsize=MEMORIES_REMEMBERED)
-def _memory(
-    shard: int, kind: Kind, counter: str, places: tuple[str, ...], limit: int, expires_ms: int, action: str
-) -> _Memory:
+@lru_cache(maxsize=LAYOUTS_REMEMBERED)
+def _layout(shard: int, frames: tuple[Frame, ...]) -> _Layout:
     """The fingerprint may have moved on to the next stretch of time with a twin, so that is looked at as well."""
     keys = KEYS[shard]
-    names: tuple[str, ...] = (keys.row(counter),)
-    line = f"r {keys.row(counter)}"
-    if kind not in _IN_A_ROW:
-        names = tuple([keys.twins(counter, place) for place in places])
-        length, dot, turn = places[0].partition(".")
-        more = (keys.twins(counter, f"{length}.{int(turn) + 1}"),) if dot else ()
-        line = f"h %b {' '.join([name.replace('%', '%%') for name in (*names, *more)])}"
-    arguments = template((_KINDS[kind], len(names), None, limit, None, expires_ms, None, None, None, action))
-    return _Memory(packed(names), line.encode(), arguments)
+    named: list[bytes] = []
+    number = 0
+    lines: list[str] = []
+    arguments: list[str | int | None] = [len(frames), None, None, None, None, LEADER_LIFE_MS]
+    for frame in frames:
+        if frame.kind in _IN_A_ROW:
+            names = [keys.row(frame.counter)]
+            lines.append(f"r {names[0]}")
+        else:
+            names = [keys.twins(frame.counter, place) for place in frame.places]
+            length, dot, turn = frame.places[0].partition(".")
+            more = [keys.twins(frame.counter, f"{length}.{int(turn) + 1}")] if dot else []
+            lines.append(f"h %b {' '.join([*names, *more])}")
+        named.append(packed(names).data)
+        number += len(names)
+        if frame.lends:
+            named.append(b"%b")
+            number += 2
+            lines.append("a %b")
+        action = frame.lends or ("refuse" if frame.refuses else "")
+        arguments += (_KINDS[frame.kind], len(names), frame.limit, frame.expires_ms, action, None)
+    return _Layout(Packed(number, b"".join(named)), "\n".join(lines).encode(), template(arguments))
 
 
-@lru_cache(maxsize=MEMORIES_REMEMBERED)
+@lru_cache(maxsize=WHO_REMEMBERED)
 def _who(user: str, task: str) -> bytes:
     """User and task as the memory keeps them, as one argument."""
     return packed_text(_with_length(user) + _with_length(task))

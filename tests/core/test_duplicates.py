@@ -62,7 +62,7 @@ def test_each_kind_leaves_what_it_compares() -> None:
     ends_in_a_tool = told("openai.chat", said=[WORK], steps=[("1", "bash", {"command": "ls"}, "total 3")] * 3)
     kinds = ["exact", "normalized", "loop", "task"]
     marks = marks_of(*[rule(kind) for kind in kinds], conversation=ends_in_a_tool, who={"task": "PAY-7"})
-    assert [(mark.kind, len(mark.fingerprint)) for mark in marks] == list(zip(kinds, (12, 12, 8, 12), strict=True))
+    assert [(mark.frame.kind, len(mark.fingerprint)) for mark in marks] == list(zip(kinds, (12, 12, 8, 12), strict=True))
     assert marks[2].rounds == 3
     assert marks[3].token != NO_TOKEN
 
@@ -72,7 +72,7 @@ def test_a_rule_that_finds_nothing_to_compare_leaves_nothing() -> None:
     assert marks_of(*[rule(kind) for kind in kinds], said=["hi"]) == []
     embeddings = conversation("openai.embeddings", {"model": "m", "input": "x"})
     marks = marks_of(rule("exact"), rule("normalized"), conversation=embeddings, call=call(api="openai.embeddings"))
-    assert [mark.kind for mark in marks] == ["exact"]
+    assert [mark.frame.kind for mark in marks] == ["exact"]
 
 
 def test_a_probe_is_looked_at_by_no_rule() -> None:
@@ -103,23 +103,23 @@ def test_samples_are_no_twins_where_the_rule_says_so() -> None:
 def test_a_window_begins_where_its_rule_says(every: str, since_ms: int) -> None:
     (mark,) = marks_of(rule(every=every))
     assert mark.since_ms == since_ms
-    assert mark.expires_ms > NOON_MS
+    assert mark.frame.expires_ms > NOON_MS
 
 
 def test_the_place_of_now_is_the_place_before_of_later() -> None:
     (now,) = marks_of(rule())
     (later,) = marks_of(rule(), now_ms=NOON_MS + 10 * MINUTE_MS)
-    assert later.places[1] == now.places[0]
+    assert later.frame.places[1] == now.frame.places[0]
     (much_later,) = marks_of(rule(), now_ms=NOON_MS + 20 * MINUTE_MS)
-    assert now.places[0] not in much_later.places
-    assert now.expires_ms <= NOON_MS + 20 * MINUTE_MS
+    assert now.frame.places[0] not in much_later.frame.places
+    assert now.frame.expires_ms <= NOON_MS + 20 * MINUTE_MS
 
 
 def test_only_enforced_rules_refuse_and_lend() -> None:
     rules = [rule(), rule(mode="shadow"), rule(then="warn"), rule(then="replay"), rule(then="join", mode="shadow")]
     marks = marks_of(*rules)
-    assert [mark.refuses for mark in marks] == [True, False, False, False, False]
-    assert [mark.lends for mark in marks] == ["", "", "", "replay", ""]
+    assert [mark.frame.refuses for mark in marks] == [True, False, False, False, False]
+    assert [mark.frame.lends for mark in marks] == ["", "", "", "replay", ""]
     assert [bool(mark.answer) for mark in marks] == [False, False, False, True, False]
 
 
@@ -136,7 +136,7 @@ def test_an_answer_belongs_to_an_org_to_a_user_unless_shared_and_to_a_form() -> 
 
 def test_an_answer_that_comes_later_is_lent_to_nobody() -> None:
     (mark,) = marks_of(rule(then="replay"), call=call(later=True))
-    assert (mark.lends, mark.answer) == ("", "")
+    assert (mark.frame.lends, mark.answer) == ("", "")
 
 
 def test_fingerprints_are_made_for_the_rules_that_ask_alone() -> None:

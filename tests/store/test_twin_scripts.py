@@ -76,7 +76,7 @@ loop = st.builds(
     st.sampled_from([0, 0, 0, 1]),
 )
 like = st.builds(lambda sketch, limit: a_mark("similar", sketch, limit), st.sampled_from(SKETCHES), limits)
-marks = st.lists(st.one_of(same, same, lent, work, loop, like), min_size=1, max_size=4, unique_by=lambda one: one.kind)
+marks = st.lists(st.one_of(same, same, lent, work, loop, like), min_size=1, max_size=4, unique_by=lambda one: one.frame.kind)
 
 steps = st.one_of(
     st.tuples(st.just("reserve"), st.sampled_from(SLOTS), marks, st.integers(-70, 0), st.booleans()),

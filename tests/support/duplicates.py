@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.core.duplicates import DuplicateRule, DuplicateScope, Mark, Prints, marks_for
+from proxy.core.duplicates import DuplicateRule, DuplicateScope, Frame, Mark, Prints, marks_for
 from proxy.core.fingerprint import Fingerprinter
 from proxy.core.windows import Every
 from tests.support.budgets import NOON_MS, OPENAI, call, caller
@@ -28,17 +28,21 @@ def call_id(number: int = 0, *, at_ms: int = NOON_MS) -> str:
 
 
 def mark(kind: Any = "exact", fingerprint: bytes = b"f" * 12, **fields: Any) -> Mark:
-    given: dict[str, Any] = {
+    """Its own fields, and those of its frame."""
+    own = {name: fields.pop(name) for name in Mark.__struct_fields__ if name in fields}
+    frame: dict[str, Any] = {
         "rule": f"same-{kind}",
         "kind": kind,
         "counter": f"{kind:_<16.16}",
-        "fingerprint": fingerprint[:8] if kind in ("loop", "similar") else fingerprint,
         "limit": 1,
         "places": ("10.2", "10.1"),
-        "since_ms": NOON_MS - 600_000,
+        "begins_ms": NOON_MS - 600_000,
         "expires_ms": NOON_MS + 1_200_000,
+        "ends_ms": NOON_MS + 600_000,
     }
-    return Mark(**(given | fields))
+    short = fingerprint[:8] if kind in ("loop", "similar") else fingerprint
+    given = {"fingerprint": short, "since_ms": NOON_MS - 600_000}
+    return Mark(Frame(**(frame | fields)), **(given | own))
 
 
 def marks_of(*rules: DuplicateRule, said: Any = ("Fix the login page.",), **options: Any) -> list[Mark]:

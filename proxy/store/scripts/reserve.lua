@@ -6,16 +6,15 @@
 --       registered whatever the limits and windows say   5 how many marks; where there are any: 6 the id as 16 bytes,
 --       7 user and task as the memory keeps them, 8 the marks as text, 9 since when it waits for a running twin (0: it
 --       has just come), 10 how long a leader is one at most in ms; then for each mark: kind (e the same, t task, l loop,
---       s similar), how many hashes, fingerprint, limit, since when calls count, when the memory expires, token, attempt,
---       rounds, what happens beyond the limit (refuse, replay, join, lead, or empty)   then for each candidate: how many
---       takes, the takes as text,
---       from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
+--       s similar), how many hashes, limit, when the memory expires, what happens beyond the limit (refuse, replay, join,
+--       lead, or empty), and in one: token (7 bytes), attempt (1), rounds (1), since when calls count (13 digits),
+--       fingerprint   then for each candidate: how many takes, the takes as text, from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
 --       refuses), amount, when its `held` expires (0: never), start of a rolling window (else empty)
 -- Reply ADMITTED, now, choice, then spent and held of each take before the call;  REFUSED, now, spent and held of each
 --       take of candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
 --       hold already, which lives on;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
 --       With marks, ADMITTED and REFUSED end in a list of what was there under each: how many, the first of them (its
---       id as 16 bytes), its user and task;  REPLAY, now, answer, that list;  JOIN, now, call_id of the running twin,
+--       id as 16 bytes), its user and task; the list is empty where there was none at all;  REPLAY, now, answer, that list;  JOIN, now, call_id of the running twin,
 --       that list: nothing was taken.
 --
 -- Time is that of the store, so that no host's clock can let a hold expire early or count in another window. Everything
@@ -71,7 +70,7 @@ end
 local must = ARGV[4] == '1'
 local refused
 local choice, key, argument = 0, 5, 6
-local leave_all, seen_before, stopped
+local leave_all, seen_before, any_before, stopped
 if ARGV[5] ~= '0' then
 -- include: remembered
 -- include: marks
@@ -86,20 +85,21 @@ if ARGV[5] ~= '0' then
   local waiting_since_ms = tonumber(ARGV[9])
   argument = 11
   for number = 1, tonumber(ARGV[5]) do
-    local action = ARGV[argument + 9]
+    local action, told = ARGV[argument + 4], ARGV[argument + 5]
     local mark = {
-      kind = ARGV[argument], places = tonumber(ARGV[argument + 1]), fingerprint = ARGV[argument + 2],
-      limit = tonumber(ARGV[argument + 3]), since_ms = tonumber(ARGV[argument + 4]), expires_ms = ARGV[argument + 5],
-      token = ARGV[argument + 6], attempt = tonumber(ARGV[argument + 7]), rounds = tonumber(ARGV[argument + 8]),
-      lends = action == 'replay' or action == 'join' or action == 'lead', key = key,
+      kind = ARGV[argument], places = tonumber(ARGV[argument + 1]), limit = tonumber(ARGV[argument + 2]),
+      expires_ms = ARGV[argument + 3], lends = action == 'replay' or action == 'join' or action == 'lead', key = key,
+      token = string.sub(told, 1, 7), attempt = string.byte(told, 8), rounds = string.byte(told, 9),
+      since_ms = tonumber(string.sub(told, 10, 22)), fingerprint = string.sub(told, 23),
     }
-    key, argument = key + mark.places, argument + 10
+    key, argument = key + mark.places, argument + 6
     if mark.lends then
       mark.answer, mark.leader, key = key, key + 1, key + 2
     end
     local is_row = mark.kind == 'l' or mark.kind == 's'
     local count, twin, who = (is_row and look_at_row or look_at_calls)(mark)
     marks[number], seen_before[number] = mark, {count, twin, who}
+    any_before = any_before or count > 0
     mark.exceeded, mark.action = count >= mark.limit, action
     stopped = stopped or (action == 'refuse' and mark.exceeded)
   end
@@ -160,7 +160,7 @@ while argument <= #ARGV do
     end
     if leave_all then
       leave_all()
-      reply[#reply + 1] = seen_before
+      reply[#reply + 1] = any_before and seen_before or {}
     end
     return reply
   end
@@ -171,6 +171,6 @@ while argument <= #ARGV do
   choice, key, argument = choice + 1, key + 2 * count, at
 end
 if seen_before then
-  refused[#refused + 1] = seen_before
+  refused[#refused + 1] = any_before and seen_before or {}
 end
 return refused
