@@ -57,19 +57,19 @@ def weigh(
     refusals: list[Refusal] = []
     best = len(_TELLING)
     for scope, mark, found in zip(scopes, marks, seen, strict=True):
-        rule = scope.rule
-        if mark.frame.kind in ("exact", "normalized"):
-            finding.repeats = max(finding.repeats, found.count)
-        if mark.frame.kind == "loop":
-            finding.loop = max(finding.loop, found.count + 1)
-        if mark.frame.kind in _MOVES:
-            finding.moved_on = finding.moved_on is not False and found.count == 0
+        rule, kind = scope.rule, mark.frame.kind
+        if kind in _MOVES:
+            finding.moved_on = finding.moved_on is not False and not found.count
+            if kind == "loop":
+                finding.loop = max(finding.loop, found.count + 1)
+            elif found.count:
+                finding.repeats = max(finding.repeats, found.count)
         if not found.count and mark.frame.limit:
             continue
-        if mark.frame.kind == "similar" and not exceeded(mark, found):
+        if kind == "similar" and not exceeded(mark, found):
             continue  # likeness alone is nothing to tell: only that there is a lot of it
-        if found.count and (place := _TELLING.index(mark.frame.kind)) < best:
-            best, finding.rule, finding.kind, finding.twin_of = place, rule.name, mark.frame.kind, found.twin or None
+        if found.count and (place := _TELLING.index(kind)) < best:
+            best, finding.rule, finding.kind, finding.twin_of = place, rule.name, kind, found.twin or None
         if not exceeded(mark, found):
             continue
         if rule.mode == "shadow":

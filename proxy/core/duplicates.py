@@ -86,10 +86,9 @@ class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     counter       id of the rule's memory for this caller, [a-f0-9]{16}
     limit         how many may pass
     places        where calls of the window are remembered by fingerprint: first the place of now, then the one before
-    begins_ms     calls made earlier do not count; of a rolling window worked out anew for each mark
+    begins_ms, ends_ms   of what instants it is the frame
     length_ms     of a rolling window, else 0
     expires_ms    when the place of now is over
-    ends_ms       when the frame is
     refuses       a call beyond the limit is refused
     lends         how a call beyond the limit is answered from its twin: "" not at all, `replay`, `join`; `lead`: it
                   goes upstream all the same, and lends its own answer
@@ -101,11 +100,15 @@ class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     limit: int
     places: tuple[str, ...]
     begins_ms: int
+    ends_ms: int
     length_ms: int = 0
     expires_ms: int
-    ends_ms: int
     refuses: bool = False
     lends: Lends = ""
+
+    def since_ms(self, now_ms: int) -> int:
+        """Calls made earlier do not count."""
+        return now_ms - self.length_ms if self.length_ms else self.begins_ms
 
 
 class DuplicateScope(msgspec.Struct, frozen=True):
@@ -141,9 +144,9 @@ def _frame(scope: DuplicateScope, now_ms: int, lends: Lends) -> Frame:
         limit=rule.limit,
         places=places,
         begins_ms=begins_ms,
+        ends_ms=ends_ms,
         length_ms=length_ms,
         expires_ms=expires_ms,
-        ends_ms=ends_ms,
         refuses=rule.enforced and rule.then == "refuse",
         lends=lends,
     )
@@ -190,7 +193,6 @@ class Mark(msgspec.Struct, frozen=True):
     """What one call leaves with the store under one rule.
 
     fingerprint   what is compared: 12 bytes; of `loop` the 8 of the step, of `similar` the 8 of the sketch
-    since_ms      calls made earlier do not count
     token         what the retries of one call have in common; of `task` the task; NO_TOKEN: nothing
     attempt       which retry of its SDK the call says it is; 0: the first attempt
     rounds        of `loop`: equal rounds at the end of the conversation itself
@@ -199,7 +201,6 @@ class Mark(msgspec.Struct, frozen=True):
 
     frame: Frame
     fingerprint: bytes
-    since_ms: int
     token: bytes = NO_TOKEN
     attempt: int = 0
     rounds: int = 0
@@ -260,9 +261,8 @@ def marks_for(
             lends = "lead" if not lend else "replay" if rule.then == "replay" else "join"
             answer = _answer_name(found, rule, caller, form)
         frame = scope.frame(now_ms, lends)
-        since_ms = now_ms - frame.length_ms if frame.length_ms else frame.begins_ms
         met.append(scope)
-        marks.append(Mark(frame, found, since_ms, own, attempt, prints.rounds if rule.kind == "loop" else 0, answer))
+        marks.append(Mark(frame, found, own, attempt, prints.rounds if rule.kind == "loop" else 0, answer))
     return marks, met
 
 
@@ -295,7 +295,8 @@ def _print(
         return prints.sketch or None
     if prints.step is None:
         prints.step = maker.step(conversation)
-        prints.rounds = rounds(conversation)
+        if prints.step:
+            prints.rounds = rounds(conversation)
     return prints.step or None
 
 

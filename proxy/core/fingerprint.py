@@ -105,11 +105,10 @@ class Fingerprinter:
             conversation.tools,
             conversation.omitted,
             conversation.kept_by,
-            conversation.turns[:-1],  # as they are: what came before is not asked anew, so all of it must be the same
             _normal(conversation, "\n".join(last.texts)),
             [_normal(conversation, result) for result in last.results],
         )
-        return self._digest(b"normalized", _encode(told))
+        return self._digest(b"normalized", b"%b\0%b" % (_encode(told), _as_said(conversation.turns[:-1])))
 
     def opening(self, conversation: Conversation) -> Digest | None:
         """Of what the task was asked to do. None where that is too little to be told from any other work."""
@@ -258,6 +257,20 @@ def _decoded(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return msgspec.Raw(raw)
+
+
+def _as_said(turns: list[Turn]) -> bytes:
+    """Turns as they are: what came before the last turn is not asked anew, so that all of it must be the same."""
+    pieces: list[str] = []
+    for turn in turns:
+        pieces += turn.texts
+        pieces.append("\x01")
+        for call in turn.calls:
+            pieces += call
+        pieces.append("\x01")
+        pieces += turn.results
+        pieces.append("\x02")
+    return "\0".join(pieces).encode("utf-8", "surrogatepass")
 
 
 def begins(conversation: Conversation) -> bool:

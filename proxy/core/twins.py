@@ -130,11 +130,12 @@ class Twins:
 
         waiting_since_ms   since when the call waits for a running twin; 0: it has just come
         """
-        seen = [self.look(mark) for mark in marks]
+        now_ms = made_at_ms(call_id)
+        seen = [self.look(mark, now_ms) for mark in marks]
         for mark, found in zip(marks, seen, strict=True):
             if mark.frame.lends not in ("replay", "join") or not exceeded(mark, found):
                 continue
-            since_ms = mark.since_ms if mark.frame.lends == "replay" else waiting_since_ms
+            since_ms = mark.frame.since_ms(now_ms) if mark.frame.lends == "replay" else waiting_since_ms
             answer = self.answers.get(mark.answer)
             if answer is not None and since_ms and answer[1] >= since_ms:
                 return Looked(False, seen, replays=answer[0])
@@ -151,11 +152,11 @@ class Twins:
         self.leave(call_id, marks, user=user, task=task)
         return Looked(True, seen)
 
-    def look(self, mark: Mark) -> Seen:
+    def look(self, mark: Mark, now_ms: int) -> Seen:
         """What there is under a mark. Changes nothing."""
         if mark.frame.kind in ("loop", "similar"):
-            return self._look_at_row(mark)
-        remembered = self._remembered(mark)
+            return self._look_at_row(mark, now_ms)
+        remembered = self._remembered(mark, now_ms)
         if remembered is None:
             return Seen()
         items = remembered.items
@@ -167,8 +168,8 @@ class Twins:
             return Seen()
         return Seen(count, items[0].call_id, remembered.user, remembered.task)
 
-    def _look_at_row(self, mark: Mark) -> Seen:
-        row = self._row(mark)
+    def _look_at_row(self, mark: Mark, now_ms: int) -> Seen:
+        row = self._row(mark, now_ms)
         if mark.frame.kind == "similar":
             like = [call_id for call_id, sketch in row if differing_bits(sketch, mark.fingerprint) <= LIKE_BITS_MAX]
             return Seen(len(like), like[0]) if like else Seen()
@@ -179,16 +180,18 @@ class Twins:
         before = [call_id for call_id, step in row if step == mark.fingerprint]
         return Seen(count, before[0] if count and before else "")
 
-    def _row(self, mark: Mark) -> list[tuple[str, bytes]]:
-        return [each for each in self.rows.get(mark.frame.counter, ()) if made_at_ms(each[0]) >= mark.since_ms]
+    def _row(self, mark: Mark, now_ms: int) -> list[tuple[str, bytes]]:
+        since_ms = mark.frame.since_ms(now_ms)
+        return [each for each in self.rows.get(mark.frame.counter, ()) if made_at_ms(each[0]) >= since_ms]
 
-    def _remembered(self, mark: Mark) -> Remembered | None:
+    def _remembered(self, mark: Mark, now_ms: int) -> Remembered | None:
         """Those of the window; None where there is none."""
+        since_ms = mark.frame.since_ms(now_ms)
         for place in mark.frame.places:
             found = self.places.get((mark.frame.counter, place), {}).get(mark.fingerprint)
             if found is None:
                 continue
-            items = list(dropwhile(lambda item: made_at_ms(item.call_id) < mark.since_ms, found.items))
+            items = list(dropwhile(lambda item: made_at_ms(item.call_id) < since_ms, found.items))
             if not items:
                 return None
             first = items[0] is found.items[0]
@@ -197,9 +200,10 @@ class Twins:
 
     def leave(self, call_id: str, marks: Sequence[Mark], *, user: str = "", task: str = "") -> None:
         """Leaves the marks of a call that goes upstream, and makes it the one that its twins wait for."""
+        now_ms = made_at_ms(call_id)
         for mark in marks:
             if mark.frame.kind in ("loop", "similar"):
-                row = self._row(mark)
+                row = self._row(mark, now_ms)
                 if mark.frame.kind == "loop" and mark.attempt and row and row[-1][1] == mark.fingerprint:
                     row.pop()
                 row.append((call_id, mark.fingerprint))
@@ -211,7 +215,7 @@ class Twins:
         self.running[call_id] = list(marks)
 
     def _leave(self, call_id: str, mark: Mark, user: str, task: str) -> None:
-        remembered = self._remembered(mark) or Remembered(user, task, [])
+        remembered = self._remembered(mark, made_at_ms(call_id)) or Remembered(user, task, [])
         items = remembered.items
         if mark.frame.kind == "task" and any(item.token == mark.token for item in items):
             pass

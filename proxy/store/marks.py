@@ -29,11 +29,9 @@ _IN_A_ROW: frozenset[Kind] = frozenset({"loop", "similar"})
 """The kinds that keep a row of steps or sketches, and no hash of fingerprints."""
 _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": "s"}
 
-_TOLD = b"%b%c%c%013d%b"
-"""What is told of a mark itself: token, attempt, rounds, since when calls count, fingerprint."""
-
 NO_MARKS = packed((0,))
 _UNSEEN = Seen()
+_BYTES = tuple([bytes([number]) for number in range(256)])
 
 
 class Marked:
@@ -54,26 +52,25 @@ class Marked:
         layout = _layout(shard, tuple([mark.frame for mark in self.marks]))
         keys: list[bytes] = []
         names: list[bytes] = []
-        told = [
-            packed_text(bytes.fromhex(call_id)),
-            _who(self.user, self.task),
-            b"",
-            packed_number(self.waiting_since_ms),
-        ]
+        told: list[bytes] = []
         for mark in self.marks:
-            told.append(
-                packed_text(_TOLD % (mark.token, mark.attempt, mark.rounds, mark.since_ms, mark.fingerprint))
-            )
+            parts = mark.token, _BYTES[mark.attempt], _BYTES[mark.rounds], mark.fingerprint
+            told.append(packed_text(b"".join(parts)))
             if mark.frame.kind not in _IN_A_ROW:
                 names.append(hexlify(mark.fingerprint))
             if mark.frame.lends:
                 answer, leader = KEYS[shard].answer(mark.answer), KEYS[shard].leader(mark.answer)
                 keys.append(packed((answer, leader)).data)
                 names.append(leader.encode())
-        told[2] = packed_text(layout.lines % tuple(names))
+        of_call = (
+            packed_text(bytes.fromhex(call_id)),
+            _who(self.user, self.task),
+            packed_text(layout.lines % tuple(names)),
+            packed_number(self.waiting_since_ms),
+        )
         return (
             Packed(layout.keys.number, layout.keys.data % tuple(keys)),
-            Packed(layout.arguments.number, layout.arguments.data % tuple(told)),
+            Packed(layout.arguments.number, layout.arguments.data % (*of_call, *told)),
         )
 
     def looked(
@@ -138,7 +135,8 @@ def _layout(shard: int, frames: tuple[Frame, ...]) -> _Layout:
             number += 2
             lines.append("a %b")
         action = frame.lends or ("refuse" if frame.refuses else "")
-        arguments += (_KINDS[frame.kind], len(names), frame.limit, frame.expires_ms, action, None)
+        since_ms = -frame.length_ms or frame.begins_ms
+        arguments += (_KINDS[frame.kind], len(names), frame.limit, since_ms, frame.expires_ms, action, None)
     return _Layout(Packed(number, b"".join(named)), "\n".join(lines).encode(), template(arguments))
 
 

@@ -40,19 +40,23 @@ def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:
     return b"*%d\r\n%b%b%b%b" % (count, called.data, packed_number(keys.number), keys.data, arguments.data)
 
 
-def packed_number(number: int) -> bytes:
-    """One argument that is a whole number."""
-    digits = b"%d" % number
-    return b"$%d\r\n%b\r\n" % (len(digits), digits)
-
-
-PACKED_SMALL = tuple([packed_number(number) for number in range(256)])
-"""Arguments that are small whole numbers, by the number."""
+_BEGINNINGS = tuple([b"$%d\r\n" % length for length in range(4096)])
+"""How arguments begin, by their length."""
 
 
 def packed_text(text: bytes) -> bytes:
     """One argument that is a text."""
-    return b"$%d\r\n%b\r\n" % (len(text), text)
+    length = len(text)
+    beginning = _BEGINNINGS[length] if length < 4096 else b"$%d\r\n" % length
+    return b"".join((beginning, text, b"\r\n"))
+
+
+def packed_number(number: int) -> bytes:
+    """One argument that is a whole number."""
+    return _PACKED_SMALL[number] if 0 <= number < 256 else packed_text(b"%d" % number)
+
+
+_PACKED_SMALL = tuple([packed_text(b"%d" % number) for number in range(256)])
 
 
 def template(arguments: Sequence[Argument | None]) -> Packed:

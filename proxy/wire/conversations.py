@@ -85,8 +85,9 @@ def _messages(conversation: Conversation, asked: dict[str, Any], name: str) -> l
     value = asked.get(name)
     if not isinstance(value, msgspec.Raw):
         return []
-    if len(memoryview(value)) <= DECODED_BYTES_MAX:
-        messages = plain(value)
+    raw = bytes(value)
+    if len(raw) <= DECODED_BYTES_MAX:
+        messages = decode(raw)
         if messages is None:
             return []
         asked[name] = messages
@@ -94,7 +95,7 @@ def _messages(conversation: Conversation, asked: dict[str, Any], name: str) -> l
             return [messages]
         return _ends(conversation, messages)
     try:
-        pieces = _raw_list.decode(value)
+        pieces = _raw_list.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
     return [plain(piece) for piece in _ends(conversation, pieces)]
@@ -215,7 +216,8 @@ def _sampling(conversation: Conversation, fields: Mapping[str, Any]) -> None:
 def _read_chat(conversation: Conversation, asked: dict[str, Any]) -> None:
     """OpenAI's Chat Completions, and whoever speaks them."""
     _sampling(conversation, asked)
-    conversation.tools = _tool_names(asked.get("tools")) or _tool_names(asked.get("functions"))
+    if "tools" in asked or "functions" in asked:
+        conversation.tools = _tool_names(asked.get("tools")) or _tool_names(asked.get("functions"))
     talk = Talk()
     for message in _messages(conversation, asked, "messages"):
         if not isinstance(message, dict):

@@ -34,7 +34,7 @@ def a_mark(kind: str, fingerprint: bytes, limit: int, **fields: Any) -> Mark:
     """In a window of two hours around the present."""
     now = now_ms()
     places = (f"{HOUR_MS}.{now // HOUR_MS}", f"{HOUR_MS}.{now // HOUR_MS - 1}")
-    fields = {"places": places, "since_ms": now - HOUR_MS, "expires_ms": now + 3 * HOUR_MS} | fields
+    fields = {"places": places, "begins_ms": now - HOUR_MS, "expires_ms": now + 3 * HOUR_MS} | fields
     return mark(kind, fingerprint, limit=limit, **fields)
 
 

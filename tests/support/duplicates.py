@@ -41,8 +41,7 @@ def mark(kind: Any = "exact", fingerprint: bytes = b"f" * 12, **fields: Any) -> 
         "ends_ms": NOON_MS + 600_000,
     }
     short = fingerprint[:8] if kind in ("loop", "similar") else fingerprint
-    given = {"fingerprint": short, "since_ms": NOON_MS - 600_000}
-    return Mark(Frame(**(frame | fields)), **(given | own))
+    return Mark(Frame(**(frame | fields)), **({"fingerprint": short} | own))
 
 
 def marks_of(*rules: DuplicateRule, said: Any = ("Fix the login page.",), **options: Any) -> list[Mark]:

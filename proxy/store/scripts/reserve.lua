@@ -6,9 +6,9 @@
 --       registered whatever the limits and windows say   5 how many marks; where there are any: 6 the id as 16 bytes,
 --       7 user and task as the memory keeps them, 8 the marks as text, 9 since when it waits for a running twin (0: it
 --       has just come), 10 how long a leader is one at most in ms; then for each mark: kind (e the same, t task, l loop,
---       s similar), how many hashes, limit, when the memory expires, what happens beyond the limit (refuse, replay, join,
---       lead, or empty), and in one: token (7 bytes), attempt (1), rounds (1), since when calls count (13 digits),
---       fingerprint   then for each candidate: how many takes, the takes as text, from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
+--       s similar), how many hashes, limit, since when calls count (below 0: so long before now), when the memory
+--       expires, what happens beyond the limit (refuse, replay, join, lead, or empty), and in one: token (7 bytes),
+--       attempt (1), rounds (1), fingerprint   then for each candidate: how many takes, the takes as text, from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
 --       refuses), amount, when its `held` expires (0: never), start of a rolling window (else empty)
 -- Reply ADMITTED, now, choice, then spent and held of each take before the call;  REFUSED, now, spent and held of each
 --       take of candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
@@ -85,14 +85,15 @@ if ARGV[5] ~= '0' then
   local waiting_since_ms = tonumber(ARGV[9])
   argument = 11
   for number = 1, tonumber(ARGV[5]) do
-    local action, told = ARGV[argument + 4], ARGV[argument + 5]
+    local since_ms, action, told = tonumber(ARGV[argument + 3]), ARGV[argument + 5], ARGV[argument + 6]
     local mark = {
       kind = ARGV[argument], places = tonumber(ARGV[argument + 1]), limit = tonumber(ARGV[argument + 2]),
-      expires_ms = ARGV[argument + 3], lends = action == 'replay' or action == 'join' or action == 'lead', key = key,
+      since_ms = since_ms < 0 and now_ms + since_ms or since_ms, expires_ms = ARGV[argument + 4],
+      lends = action == 'replay' or action == 'join' or action == 'lead', key = key,
       token = string.sub(told, 1, 7), attempt = string.byte(told, 8), rounds = string.byte(told, 9),
-      since_ms = tonumber(string.sub(told, 10, 22)), fingerprint = string.sub(told, 23),
+      fingerprint = string.sub(told, 10),
     }
-    key, argument = key + mark.places, argument + 6
+    key, argument = key + mark.places, argument + 7
     if mark.lends then
       mark.answer, mark.leader, key = key, key + 1, key + 2
     end
