@@ -29,7 +29,9 @@ ACCEPTED_REMEMBERED = 256
 UNFLUSHED_BYTES_MAX = 64 * 1024
 """After so many bytes of a stream it is asked whether the agent still takes them."""
 
-_CONTROL = bytes([*range(0x20), 0x7F]).replace(b"\t", b"")
+_CONTROL = (frozenset(range(0x20)) - frozenset(b"\t\r\n")) | {0x7F}
+_HARMLESS = bytes([ord("?") if code in _CONTROL else code for code in range(256)])
+"""Every byte, with another in place of control characters."""
 
 Fields = list[tuple[bytes, bytes]]
 """Header lines in their order, names as sent."""
@@ -74,7 +76,8 @@ class _Answer:
         elif version >= (1, 1):
             lines.append(b"connection: close")
         head = b"\r\n".join(lines)
-        if len(head) - len(head.translate(None, _CONTROL)) != 2 * (len(lines) - 1):
+        ends = len(lines) - 1
+        if head.count(b"\r") != ends or head.count(b"\n") != ends or head.translate(_HARMLESS) != head:
             raise ValueError("a header of the answer holds a control character")
         return head + b"\r\n\r\n"
 

@@ -16,7 +16,7 @@ from ..core.refusal import Refusal
 from .answers import wanted_encodings
 from .keyring import Known
 from .paths import Target, TargetInvalid, read_target
-from .request import Headers, RawHeaders, headers_of
+from .request import Headers, RawHeaders, Request, headers_of
 
 ENVELOPES_REMEMBERED = 512
 """Of the agents of a few minutes on one worker, some 3 MB. The oldest are forgotten first."""
@@ -90,6 +90,16 @@ class Envelopes:
     def __init__(self) -> None:
         self._policy: Policy | None = None
         self._remembered: dict[tuple[str, RawHeaders], Envelope] = {}
+
+    def of(self, policy: Policy, request: Request) -> Envelope:
+        """The envelope of a request."""
+        head = request.head
+        if head is not None and head.opened is not None and head.opened[0] is policy:
+            return head.opened[1]
+        envelope = self.open(policy, request.raw_path, request.raw_headers)
+        if head is not None and envelope.memorable:
+            head.opened = policy, envelope
+        return envelope
 
     def open(self, policy: Policy, raw_path: str, raw: RawHeaders) -> Envelope:
         if policy is not self._policy:

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from .heads import Head, head_of
 from .request import Request
 
 HEADER_LINE_BYTES_MAX = 16 * 1024
@@ -85,6 +86,12 @@ class AgentConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._path = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._begun = 0
+        """Requests that began in the piece that is read."""
+        self._whole: Request | None = None
+        """One that ended in it."""
+        self._head: Head | None = None
+        """How the last request began, where the next may begin alike."""
         self._unreadable = False
         self._lingering = False
         self._paused = False
@@ -209,6 +216,34 @@ class AgentConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._unreadable:
             return
+        between = not self._in_head and self._receiving is None and not self._lingering
+        if not between or not self._take_known(data):
+            self._begun = 0
+            self._parse(data)
+            request, self._whole = self._whole, None
+            if between and self._begun == 1 and request is not None:
+                request.head = self._head = head_of(data, request)
+        receiving = self._receiving
+        if not self._paused and (self._waiting or (receiving is not None and receiving.body.over)):
+            if self.transport is not None and not self.transport.is_closing():
+                self._paused = True
+                self.transport.pause_reading()
+
+    def _take_known(self, data: bytes) -> bool:
+        """Whether it is a whole request that begins as the last one did."""
+        head = self._head
+        if head is None or (found := head.body(data)) is None:
+            return False
+        length, body = found
+        before, after = head.headers
+        request = Request(self, head.method, head.path, (*before, (head.length_name, length), *after))
+        request.head = head
+        request.body.add(body)
+        request.body.complete = True
+        self._take(request)
+        return True
+
+    def _parse(self, data: bytes) -> None:
         # At least as many as of the head that is read: another request may have ended in the same piece.
         self._head_bytes = self._head_bytes + len(data) if self._in_head or self._in_vain else len(data)
         receiving = self._receiving
@@ -226,11 +261,6 @@ class AgentConnection(asyncio.Protocol):
         self._in_vain = receiving is not None and receiving is self._receiving and receiving.body.size == had_bytes
         if (self._in_head or self._in_vain) and self._head_bytes > HEAD_BYTES_MAX:
             self._cannot_read("LineTooLong")
-        receiving = self._receiving
-        if not self._paused and (self._waiting or (receiving is not None and receiving.body.over)):
-            if self.transport is not None and not self.transport.is_closing():
-                self._paused = True
-                self.transport.pause_reading()
 
     def _stay(self) -> None:
         """An agent offers to go over to another protocol, as Java's does to HTTP/2. We do not, and its request goes on
@@ -274,7 +304,7 @@ class AgentConnection(asyncio.Protocol):
         # looks seldom at what is old.
         self._unreadable = True
         del self._parser
-        self._receiving = self._upgrading = self._going_on = None
+        self._receiving = self._upgrading = self._going_on = self._head = None
         # Likewise an error that was raised in a task keeps the frames that it passed: one that has nothing to do is
         # woken instead, and ends by itself.
         if self._answering is not None and self._task is not None:
@@ -295,6 +325,7 @@ class AgentConnection(asyncio.Protocol):
             self._drained = None
 
     def on_message_begin(self) -> None:
+        self._begun += 1
         self._in_head = self._going_on is None
         self._path = b""
         self._headers = []
@@ -340,6 +371,7 @@ class AgentConnection(asyncio.Protocol):
         if self._upgrading is not None:
             return  # that was its head alone
         request, self._receiving = self._receiving, None
+        self._whole = request
         if request is not None:
             request.body.complete = True
             request.body.wake()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from multidict import CIMultiDict, CIMultiDictProxy
 
 if TYPE_CHECKING:
+    from .heads import Head
     from .incoming import AgentConnection
 
 READ_AHEAD_BYTES = 256 * 1024
@@ -93,6 +94,7 @@ class Request:
         "_connection",
         "_headers",
         "body",
+        "head",
         "keep_alive",
         "method",
         "raw_headers",
@@ -112,6 +114,8 @@ class Request:
         self.version = (1, 1)
         self.keep_alive = True
         self.body = Body(connection)
+        self.head: Head | None = None
+        """How it began, where others of its connection may begin alike."""
         self.wrong = ""
         """What is wrong with what came in its place, which cannot be read as HTTP; "" for a request."""
 

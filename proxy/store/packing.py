@@ -4,7 +4,6 @@ as much as all else that a worker does about them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 
 import hiredis
 import msgspec
@@ -19,7 +18,6 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-_number, _data = attrgetter("number"), attrgetter("data")
 NO_ARGUMENTS = Packed(0, b"")
 
 
@@ -31,7 +29,10 @@ def packed(arguments: Sequence[Argument]) -> Packed:
 
 def joined(*parts: Packed) -> Packed:
     """All of these, one behind the other."""
-    return Packed(sum(map(_number, parts)), b"".join(map(_data, parts)))
+    number = 0
+    for part in parts:
+        number += part.number
+    return Packed(number, b"".join([part.data for part in parts]))
 
 
 def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:
