@@ -7,7 +7,7 @@ provider runs itself and whose results become input. Also the fees of such tools
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -113,8 +113,9 @@ def _is_set(fields: Mapping[str, Any], name: str) -> bool:
     return name in fields and plain(fields[name]) not in (None, "", False)
 
 
-def _mark(call: Call, reasons: Iterable[str]) -> Call:
-    call.unbounded = tuple(dict.fromkeys((*call.unbounded, *reasons)))
+def _mark(call: Call, reasons: Sequence[str]) -> Call:
+    if reasons:
+        call.unbounded = tuple(dict.fromkeys((*call.unbounded, *reasons)))
     return call
 
 
@@ -137,7 +138,7 @@ def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
         reasons.append("batch_file")
     if "/threads/" in call.route:
         reasons.append("thread")
-    if set(call.other_models) - {call.model}:
+    if call.other_models and set(call.other_models) - {call.model}:
         reasons.append("other_models")  # any of them may be dearer than the one asked for
     if "-search-preview" in (call.model or ""):
         reasons.append(_add_tool(call, "web_search", None))
