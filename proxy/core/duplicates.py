@@ -130,7 +130,8 @@ class DuplicateScope(msgspec.Struct, frozen=True):
 def _frame(scope: DuplicateScope, now_ms: int, lends: Lends) -> Frame:
     rule = scope.rule
     begins_ms, expires_ms, bucket_ms = rule.every.window(now_ms)
-    length_ms, places = 0, (str(begins_ms),)
+    length_ms = 0
+    places: tuple[str, ...] = (str(begins_ms),)
     ends_ms = expires_ms
     if bucket_ms:
         length_ms = rule.every.length_ms

@@ -62,7 +62,9 @@ def test_each_kind_leaves_what_it_compares() -> None:
     ends_in_a_tool = told("openai.chat", said=[WORK], steps=[("1", "bash", {"command": "ls"}, "total 3")] * 3)
     kinds = ["exact", "normalized", "loop", "task"]
     marks = marks_of(*[rule(kind) for kind in kinds], conversation=ends_in_a_tool, who={"task": "PAY-7"})
-    assert [(mark.frame.kind, len(mark.fingerprint)) for mark in marks] == list(zip(kinds, (12, 12, 8, 12), strict=True))
+    assert [(mark.frame.kind, len(mark.fingerprint)) for mark in marks] == list(
+        zip(kinds, (12, 12, 8, 12), strict=True)
+    )
     assert marks[2].rounds == 3
     assert marks[3].token != NO_TOKEN
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,7 +77,9 @@ loop = st.builds(
     st.sampled_from([0, 0, 0, 1]),
 )
 like = st.builds(lambda sketch, limit: a_mark("similar", sketch, limit), st.sampled_from(SKETCHES), limits)
-marks = st.lists(st.one_of(same, same, lent, work, loop, like), min_size=1, max_size=4, unique_by=lambda one: one.frame.kind)
+marks = st.lists(
+    st.one_of(same, same, lent, work, loop, like), min_size=1, max_size=4, unique_by=lambda one: one.frame.kind
+)
 
 steps = st.one_of(
     st.tuples(st.just("reserve"), st.sampled_from(SLOTS), marks, st.integers(-70, 0), st.booleans()),
@@ -169,3 +172,24 @@ def test_scripts_do_what_the_specification_says(valkey_server: RunningServer, se
         asyncio.run(drive(valkey_server.url, folder, sequence))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(("minutes_ago", "count"), [(50, 1), (70, 0)])
+async def test_a_rolling_window_goes_along_with_the_stores_clock(
+    valkey_server: RunningServer, tmp_path: Path, minutes_ago: int, count: int
+) -> None:
+    window = {"length_ms": HOUR_MS, "begins_ms": now_ms() // HOUR_MS * HOUR_MS}
+    kinds = [a_mark("exact", PRINTS[0], 9, **window), a_mark("loop", STEPS[0], 9, **window)]
+    async with open_client(valkey_server.url) as client:
+        await client.call("FLUSHALL")
+        await ensure_epochs(client, ledger_position={})
+        calls = CallStore(Client(valkey_server.url), Spool(tmp_path), clock_ms=now_ms, renew_s=100)
+        await calls.open()
+        try:
+            earlier = call_id(1, at_ms=now_ms() - minutes_ago * 60_000)
+            await calls.reserve(a_record(earlier), (), Marked(kinds, user="ada", task="PAY-7"))
+            now = await calls.reserve(a_record(call_id(2, at_ms=now_ms())), (), Marked(kinds, user="ada", task="PAY-7"))
+        finally:
+            await calls.close()
+    assert now.looked is not None
+    assert [seen.count for seen in now.looked.seen] == [count, count]
