@@ -62,19 +62,17 @@ class DuplicateRule(msgspec.Struct, frozen=True, kw_only=True):
     help: str = ""
     identity: str = ""
     """What makes its memory its own; worked out. Limit and match are not among it, as with budgets."""
+    lends: bool = False
+    """Whether it gives calls the answers of their twins; worked out."""
 
     def __post_init__(self) -> None:
         identity = _encode(("duplicates", self.name, self.kind, self.per, self.every.identity)).decode()
         msgspec.structs.force_setattr(self, "identity", identity)
+        msgspec.structs.force_setattr(self, "lends", self.enforced and self.then in ("replay", "join"))
 
     @property
     def enforced(self) -> bool:
         return self.mode == "enforce"
-
-    @property
-    def lends(self) -> bool:
-        """Whether it gives calls the answers of their twins."""
-        return self.enforced and self.then in ("replay", "join")
 
 
 _encode = msgspec.json.Encoder().encode
@@ -314,7 +312,8 @@ def retry_of(headers: Mapping[str, str]) -> tuple[bytes, int]:
     told = headers.get("amz-sdk-request", "")  # `attempt=2; max=3`, counted from 1
     if told.startswith("attempt="):
         attempt = max(attempt, _number(told.removeprefix("attempt=").partition(";")[0]) - 1)
-    turn = _TURN_ID.search(headers.get("x-codex-turn-metadata", ""))
+    metadata = headers.get("x-codex-turn-metadata")
+    turn = _TURN_ID.search(metadata) if metadata else None
     named = turn[1] if turn is not None else headers.get("x-client-request-id", "")
     if not named:
         return NO_TOKEN, attempt

@@ -36,7 +36,7 @@ SKETCHED_CHARACTERS_MAX = 128 * 1024
 CANONICAL_BYTES_MAX = 1024 * 1024
 """A larger field is compared as it was sent: to bring it in order would take longer than it is worth."""
 RECURRING_BYTES_MIN = 512
-"""Tools and system texts from this length on are recognised from call to call."""
+"""Tools and system texts from this length on are recognised from call to call: shorter ones are as soon read."""
 RECURRING_REMEMBERED = 512
 
 OPENING_WORDS_MIN = 8
@@ -213,7 +213,9 @@ class Fingerprinter:
         return msgspec.Raw(b"<%b>" % hexlify(known))
 
     def _recurring(self, kind: str, text: str) -> bytes:
-        """A hash of a text, normalized; b"" of an opening with too few words."""
+        """A text, normalized; a hash of it where it is long. b"" of an opening with too few words."""
+        if kind == "text" and len(text) < RECURRING_BYTES_MIN:
+            return normal_text(text)
         mark = (kind, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         known = self._remembered.get(mark)
         if known is not None:
