@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 
-class Turn(msgspec.Struct, gc=False, array_like=True):
+class Turn(msgspec.Struct, gc=False):
     """All that one side says before the other speaks. The caller's side is the user and the results of tools.
 
     texts     what is said, in order; media as a sample of their data, so that other media are another text

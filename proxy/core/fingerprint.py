@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import re
 from binascii import hexlify
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -64,6 +65,7 @@ _PATH = re.compile(rb"/[^/]*[/.][^/]")
 _BLOCK_BYTES = 64
 _PADS = (0x36, 0x5C)
 """HMAC (RFC 2104) with SHA-256. Its first block, the key, is hashed once for all; `hmac` hashes it with every call."""
+_KINDS = (b"exact", b"normalized", b"opening", b"step", b"seed")
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 Digest = bytes
@@ -78,21 +80,23 @@ class Fingerprinter:
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"callmeter fingerprint 1", "sha256")
         block = self._key.ljust(_BLOCK_BYTES, b"\0")
-        self._begun = tuple([hashlib.sha256(bytes([byte ^ pad for byte in block])) for pad in _PADS])
+        inner, outer = [bytes([byte ^ pad for byte in block]) for pad in _PADS]
+        self._inner = {kind: hashlib.sha256(b"%b%b\0" % (inner, kind)) for kind in _KINDS}
+        self._outer = hashlib.sha256(outer)
         self._remembered: dict[tuple[str, bytes], bytes] = {}
 
     # -- the whole call -----------------------------------------------------------------------------------------------
 
     def exact(self, conversation: Conversation, *, api: str, upstream: str, model: str | None) -> Digest | None:
-        """Of everything that shapes the answer, with where it goes to. None where it is nested too deeply to be
-        written in order."""
+        """Of everything that shapes the answer, with where it goes to. None where that cannot be written: it is
+        nested too deeply."""
         try:
             asked = {
                 name: self._in_order(value) if isinstance(value, msgspec.Raw) else value
                 for name, value in conversation.asked.items()
             }
             return self._digest(b"exact", _encode((api, upstream, model, asked)))
-        except RecursionError:
+        except (RecursionError, UnicodeEncodeError):
             return None
 
     def normalized(self, conversation: Conversation) -> Digest | None:
@@ -100,15 +104,12 @@ class Fingerprinter:
         last = conversation.last_turn
         if last is None or is_probe(conversation):
             return None
-        told = (
-            self._recurring("text", "\n".join(conversation.system)),
-            conversation.tools,
-            conversation.omitted,
-            conversation.kept_by,
-            _normal(conversation, "\n".join(last.texts)),
-            [_normal(conversation, result) for result in last.results],
-        )
-        return self._digest(b"normalized", b"%b\0%b" % (_encode(told), _as_said(conversation.turns[:-1])))
+        system = self._recurring("text", "\n".join(conversation.system))
+        asked = [_normal(conversation, text) for text in ("\n".join(last.texts), *last.results)]
+        shape, said = _as_said(conversation.turns[:-1])
+        lengths = len(system), *map(len, asked)
+        told = _encode((conversation.tools, conversation.omitted, conversation.kept_by, lengths, shape))
+        return self._digest(b"normalized", told, system, *asked, said)
 
     def opening(self, conversation: Conversation) -> Digest | None:
         """Of what the task was asked to do. None where that is too little to be told from any other work."""
@@ -132,7 +133,7 @@ class Fingerprinter:
 
     def varied(self, fingerprint: Digest, seed: int) -> Digest:
         """The fingerprint of a call that asks for another sample of the same."""
-        return self._digest(b"seed", b"%b%d" % (fingerprint, seed))
+        return self._digest(b"seed", fingerprint, b"%d" % seed)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -191,25 +192,29 @@ class Fingerprinter:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _digest(self, kind: bytes, told: bytes) -> Digest:
-        inner, outer = self._begun
-        inner, outer = inner.copy(), outer.copy()
-        inner.update(b"%b\0%b" % (kind, told))
+    def _digest(self, kind: bytes, *parts: bytes) -> Digest:
+        """Of one part, or of several whose lengths the first one tells: none can be taken for a piece of another."""
+        inner, outer = self._inner[kind].copy(), self._outer.copy()
+        for part in parts:
+            inner.update(part)
         outer.update(inner.digest())
         return outer.digest()[:FINGERPRINT_BYTES]
 
     def _in_order(self, value: msgspec.Raw) -> Any:
-        """What stands for a field in JSON with sorted keys. For a long one, which recurs, that is a hash of it, in a
-        form that no field has: `<` begins no JSON."""
-        raw = bytes(value)
-        if len(raw) > CANONICAL_BYTES_MAX:
+        """A field with its keys in order, or what stands for it. Of a long one, which recurs, that is a hash, in a form
+        that no field has: `<` begins no JSON."""
+        if len(memoryview(value)) > CANONICAL_BYTES_MAX:
             return value
+        raw = bytes(value)
         if len(raw) < RECURRING_BYTES_MIN:
             return _decoded(raw)
         mark = ("json", hashlib.sha256(raw).digest())
         known = self._remembered.get(mark)
         if known is None:
-            known = self._remember(mark, hashlib.sha256(_encode(_decoded(raw))).digest())
+            ordered = _encode(_decoded(raw))
+            if len(ordered) < RECURRING_BYTES_MIN:  # it was long by its spacing alone
+                return msgspec.Raw(ordered)
+            known = self._remember(mark, hashlib.sha256(ordered).digest())
         return msgspec.Raw(b"<%b>" % hexlify(known))
 
     def _recurring(self, kind: str, text: str) -> bytes:
@@ -261,18 +266,16 @@ def _decoded(raw: bytes) -> Any:
         return msgspec.Raw(raw)
 
 
-def _as_said(turns: list[Turn]) -> bytes:
-    """Turns as they are: what came before the last turn is not asked anew, so that all of it must be the same."""
+def _as_said(turns: list[Turn]) -> tuple[list[int], bytes]:
+    """Turns as they are, since what came before the last turn is not asked anew: how many pieces each has and how long
+    they are, and the pieces."""
+    shape: list[int] = []
     pieces: list[str] = []
     for turn in turns:
-        pieces += turn.texts
-        pieces.append("\x01")
-        for call in turn.calls:
-            pieces += call
-        pieces.append("\x01")
-        pieces += turn.results
-        pieces.append("\x02")
-    return "\0".join(pieces).encode("utf-8", "surrogatepass")
+        said = [*turn.texts, *chain.from_iterable(turn.calls), *turn.results]
+        shape += (len(turn.texts), len(turn.calls), len(turn.results), *map(len, said))
+        pieces += said
+    return shape, "".join(pieces).encode("utf-8", "surrogatepass")
 
 
 def begins(conversation: Conversation) -> bool:

@@ -76,7 +76,7 @@ class _Answer:
         elif version >= (1, 1):
             lines.append(b"connection: close")
         head = b"\r\n".join(lines)
-        ends = len(lines) - 1
+        ends = len(lines) - 1  # no line may hold another end than its own
         if head.count(b"\r") != ends or head.count(b"\n") != ends or head.translate(_HARMLESS) != head:
             raise ValueError("a header of the answer holds a control character")
         return head + b"\r\n\r\n"

@@ -27,8 +27,9 @@ could fill the memory with larger ones."""
 
 READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 
-_LENGTH = frozenset({b"content-length", b"Content-Length", b"CONTENT-LENGTH"})
-"""The one header that differs from call to call, as clients spell it."""
+_LENGTH = b"content-length"
+_LENGTH_BYTES = len(_LENGTH)
+"""The one header that differs from call to call."""
 
 
 class Envelope(msgspec.Struct, kw_only=True):
@@ -89,23 +90,31 @@ class Envelopes:
 
     def __init__(self) -> None:
         self._policy: Policy | None = None
+        self._generation = 0
+        """How many policies there were. A head that knew the policy itself would keep it, and all that it remembers."""
         self._remembered: dict[tuple[str, RawHeaders], Envelope] = {}
 
     def of(self, policy: Policy, request: Request) -> Envelope:
-        """The envelope of a request."""
+        """The envelope of a request, which may be known by its head."""
+        self._under(policy)
         head = request.head
-        if head is not None and head.opened is not None and head.opened[0] is policy:
+        if head is not None and head.opened is not None and head.opened[0] == self._generation:
             return head.opened[1]
         envelope = self.open(policy, request.raw_path, request.raw_headers)
         if head is not None and envelope.memorable:
-            head.opened = policy, envelope
+            head.opened = self._generation, envelope
         return envelope
 
-    def open(self, policy: Policy, raw_path: str, raw: RawHeaders) -> Envelope:
+    def _under(self, policy: Policy) -> None:
+        """What was opened under another policy is forgotten."""
         if policy is not self._policy:
             self._policy = policy
+            self._generation += 1
             self._remembered.clear()
-        alike = raw_path, tuple([pair for pair in raw if pair[0] not in _LENGTH])
+
+    def open(self, policy: Policy, raw_path: str, raw: RawHeaders) -> Envelope:
+        self._under(policy)
+        alike = raw_path, tuple([pair for pair in raw if len(pair[0]) != _LENGTH_BYTES or pair[0].lower() != _LENGTH])
         envelope = self._remembered.get(alike)
         if envelope is None:
             envelope = read_envelope(policy, raw_path, headers_of(alike[1]))

@@ -1,13 +1,13 @@
 """Heads that come again: an agent begins every call of a connection with the same bytes, but for the length of the
 body. What the parser made of them is kept beside them, so that the next call is compared rather than parsed.
 
-Only what the parser took for a whole request is kept, and only a request that is all there, with nothing behind it, is
-known again; whatever else comes is the parser's.
+Only what the parser took for a whole request is kept, and only a request that is all there, with nothing before or
+behind it, is known again; whatever else comes is the parser's. That a head ends with the first empty line, and each
+header with its own, is what llhttp sees to: it takes no bare line feeds and no folded lines.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,24 +15,23 @@ import msgspec
 from .request import RawHeaders, Request
 
 if TYPE_CHECKING:
-    from ..core.policy import Policy
     from .envelope import Envelope
 
-HEAD_BYTES_MAX = 16 * 1024
-"""A longer head is parsed each time."""
+HEAD_BYTES_MAX = 4 * 1024
+"""A longer head is parsed each time. One is kept for each connection, idle ones too."""
 LENGTH_DIGITS_MAX = 9
 
 _END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\n(content-length): ?(\d+)\r\n", re.IGNORECASE)
-_CODING = re.compile(rb"\r\n(?:transfer-encoding|upgrade)", re.IGNORECASE)
+_LENGTH = b"content-length"
+_OTHERWISE_ENDED = frozenset({b"transfer-encoding", b"upgrade"})
 
 
 class Head(msgspec.Struct):
-    """The head of a connection's last request.
+    """How the last request began that came alone in one piece.
 
     before, after   its bytes up to the length of the body, and from there to its end
     headers         what came before the length, and behind it
-    opened          what it led to, and under which policy
+    opened          the envelope that it led to, and which generation of those that is
     """
 
     before: bytes
@@ -41,7 +40,11 @@ class Head(msgspec.Struct):
     path: str
     headers: tuple[RawHeaders, RawHeaders]
     length_name: bytes
-    opened: tuple[Policy, Envelope] | None = None
+    opened: tuple[int, Envelope] | None = None
+
+    def __repr__(self) -> str:
+        """Without the headers, in which there are credentials."""
+        return f"Head({self.method} {self.path})"
 
     def body(self, data: bytes) -> tuple[bytes, bytes] | None:
         """The length as it was written, and the body, where a piece of input is a whole request with this head."""
@@ -58,25 +61,27 @@ class Head(msgspec.Struct):
 
 def head_of(data: bytes, request: Request) -> Head | None:
     """The head of a request that the parser made of a piece of input; None where it is none to be kept: the request is
-    not all there is in the piece, or its length is told by something else."""
-    end = data.find(_END, 0, HEAD_BYTES_MAX)
-    if end < 0 or request.version != (1, 1) or not request.keep_alive or not request.body.complete:
+    not all that is in the piece, or its end is told by something else than its length."""
+    end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
+    size = len(data) - end
+    if end < len(_END) or not request.body.complete or request.body.size != size:
         return None
-    end += len(_END)
-    lengths = _LENGTH.findall(data, 0, end)
-    told = [place for place, (name, _) in enumerate(request.raw_headers) if name.lower() == b"content-length"]
-    if len(lengths) != 1 or len(told) != 1 or _CODING.search(data, 0, end) is not None:
+    if request.version != (1, 1) or not request.keep_alive:
         return None
-    ((name, digits),) = lengths
-    if int(digits) != len(data) - end or len(digits) > LENGTH_DIGITS_MAX or request.body.size != len(data) - end:
-        return None
-    found = _LENGTH.search(data, 0, end)
-    assert found is not None
-    (place,) = told
     headers = request.raw_headers
+    lowered = [name.lower() for name, _ in headers]
+    if lowered.count(_LENGTH) != 1 or not _OTHERWISE_ENDED.isdisjoint(lowered):
+        return None
+    place = lowered.index(_LENGTH)
+    name, digits = headers[place]
+    line = b"\r\n%b: %b\r\n" % (name, digits)
+    at = data.find(line, 0, end)
+    if at < 0 or not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX or int(digits) != size:
+        return None
+    digits_at = at + len(line) - len(digits) - 2
     return Head(
-        before=data[: found.start(2)],
-        after=data[found.end(2) : end],
+        before=data[:digits_at],
+        after=data[digits_at + len(digits) : end],
         method=request.method,
         path=request.raw_path,
         headers=(headers[:place], headers[place + 1 :]),

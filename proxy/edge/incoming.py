@@ -24,6 +24,8 @@ HEADERS_MAX = 200
 HEAD_BYTES_MAX = 1024 * 1024
 """A head that has not come to its end by then never will; with what came in one piece with its beginning. Likewise what
 stands around the chunks of a body, and its trailers: the parser gathers those, however long they are."""
+HEADS_IN_VAIN_MAX = 3
+"""Of an agent whose head is another with every call none is kept any more: to keep one costs more than to parse it."""
 LINGER_S = 2.0
 """How long the rest of a refused upload is read, so that the agent can read our answer before a reset."""
 
@@ -86,12 +88,12 @@ class AgentConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._path = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._begun = 0
-        """Requests that began in the piece that is read."""
-        self._whole: Request | None = None
-        """One that ended in it."""
+        self._ended: Request | None = None
+        """The last request that ended in the piece that is read."""
         self._head: Head | None = None
-        """How the last request began, where the next may begin alike."""
+        """How the next request may begin."""
+        self._heads_in_vain = 0
+        """Requests in a row that began otherwise than the one before."""
         self._unreadable = False
         self._lingering = False
         self._paused = False
@@ -218,10 +220,10 @@ class AgentConnection(asyncio.Protocol):
             return
         between = not self._in_head and self._receiving is None and not self._lingering
         if not between or not self._take_known(data):
-            self._begun = 0
             self._parse(data)
-            request, self._whole = self._whole, None
-            if between and self._begun == 1 and request is not None:
+            request, self._ended = self._ended, None
+            if between and request is not None and self._heads_in_vain < HEADS_IN_VAIN_MAX:
+                self._heads_in_vain += self._head is not None
                 request.head = self._head = head_of(data, request)
         receiving = self._receiving
         if not self._paused and (self._waiting or (receiving is not None and receiving.body.over)):
@@ -230,10 +232,12 @@ class AgentConnection(asyncio.Protocol):
                 self.transport.pause_reading()
 
     def _take_known(self, data: bytes) -> bool:
-        """Whether it is a whole request that begins as the last one did."""
+        """Whether it is a whole request that begins as one did before. It stands behind those that wait, as one that
+        the parser made would."""
         head = self._head
         if head is None or (found := head.body(data)) is None:
             return False
+        self._heads_in_vain = 0
         length, body = found
         before, after = head.headers
         request = Request(self, head.method, head.path, (*before, (head.length_name, length), *after))
@@ -325,7 +329,6 @@ class AgentConnection(asyncio.Protocol):
             self._drained = None
 
     def on_message_begin(self) -> None:
-        self._begun += 1
         self._in_head = self._going_on is None
         self._path = b""
         self._headers = []
@@ -371,7 +374,7 @@ class AgentConnection(asyncio.Protocol):
         if self._upgrading is not None:
             return  # that was its head alone
         request, self._receiving = self._receiving, None
-        self._whole = request
+        self._ended = request
         if request is not None:
             request.body.complete = True
             request.body.wake()

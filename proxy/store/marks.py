@@ -22,7 +22,7 @@ LEADER_LIFE_MS = 4 * 3600 * 1000
 """The longest call. Whether a leader still runs is told by its hold; this only tidies up."""
 
 LAYOUTS_REMEMBERED = 2_048
-"""Of the rules that the calls of the last minutes met."""
+"""One for each set of rules and callers that calls met together, until the window of one of them moves on."""
 WHO_REMEMBERED = 4_096
 
 _IN_A_ROW: frozenset[Kind] = frozenset({"loop", "similar"})

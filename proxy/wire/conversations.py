@@ -85,9 +85,8 @@ def _messages(conversation: Conversation, asked: dict[str, Any], name: str) -> l
     value = asked.get(name)
     if not isinstance(value, msgspec.Raw):
         return []
-    raw = bytes(value)
-    if len(raw) <= DECODED_BYTES_MAX:
-        messages = decode(raw)
+    if len(memoryview(value)) <= DECODED_BYTES_MAX:
+        messages = decode(bytes(value))
         if messages is None:
             return []
         asked[name] = messages
@@ -95,7 +94,7 @@ def _messages(conversation: Conversation, asked: dict[str, Any], name: str) -> l
             return [messages]
         return _ends(conversation, messages)
     try:
-        pieces = _raw_list.decode(raw)
+        pieces = _raw_list.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
     return [plain(piece) for piece in _ends(conversation, pieces)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ BODY: dict[str, Any] = {
 
 
 def exact(body: dict[str, Any] | bytes, *, model: str = "m", maker: Fingerprinter = MAKER) -> bytes:
-    return maker.exact(conversation("openai.chat", body), api="openai.chat", upstream="openai", model=model)
+    found = maker.exact(conversation("openai.chat", body), api="openai.chat", upstream="openai", model=model)
+    assert found is not None
+    return found
 
 
 # -- exact ------------------------------------------------------------------------------------------------------------
@@ -65,7 +68,33 @@ def test_tools_are_recognised_in_another_order_of_keys_also_from_memory() -> Non
     assert exact(BODY | one) == exact(BODY | two) == exact(BODY | one)
 
 
+def test_spacing_makes_no_other_call_of_a_field_that_is_long_by_it_alone() -> None:
+    plain = b'{"messages":[],"response_format":{"name":"' + b"n" * 440 + b'","strict":true}}'
+    assert len(plain) < 512 < len(spaced := plain.replace(b":true", b":" + b" " * 60 + b"true"))
+    assert exact(plain) == exact(spaced)
+
+
 # -- normalized -------------------------------------------------------------------------------------------------------
+
+
+def test_no_text_can_be_written_that_makes_one_turn_of_several() -> None:
+    several = [("user", "a"), ("assistant", "x"), ("user", "b"), ("assistant", "y"), ("user", "go on with it")]
+    found = set()
+    for joint in ("", "\0", "\x01", "\x02", "\n", "\0\x01\0\x01\0\x02\0"):
+        one = [("user", joint.join(("a", "x", "b"))), *several[3:]]
+        found.add(MAKER.normalized(talk(one)))
+        found.add(MAKER.normalized(talk([("user", ["a", "b"]), *several[3:]])))
+        found.add(MAKER.normalized(talk([("user", f"a{joint}b"), *several[3:]])))
+    assert len(found) == 6 + 1 + 6
+    assert MAKER.normalized(talk(several)) not in found
+
+
+def talk(turns: Sequence[tuple[str, str | list[str]]]) -> Conversation:
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": each} for each in said] if isinstance(said, list) else said}
+        for role, said in turns
+    ]
+    return conversation("openai.chat", {"messages": messages})
 
 
 def test_a_mark_in_the_last_turn_or_the_system_text_makes_no_other_conversation() -> None:

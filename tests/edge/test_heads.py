@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.policy import Policy, Upstream
 from proxy.edge import incoming
 from proxy.edge.answers import WholeAnswer
+from proxy.edge.envelope import Envelopes
 from proxy.edge.heads import Head, head_of
-from proxy.edge.incoming import AgentConnection
+from proxy.edge.incoming import HEADS_IN_VAIN_MAX, AgentConnection
 from proxy.edge.request import Request
 
 Seen = tuple[str, str, tuple[tuple[bytes, bytes], ...], bytes, str]
@@ -92,6 +96,57 @@ async def test_a_request_that_begins_like_the_last_one_is_known_without_the_pars
         connection.data_received(post(b"three").replace(b"/up", b"/down"))
 
 
+async def test_an_agent_whose_head_is_another_with_every_call_is_parsed_in_the_end() -> None:
+    numbers = iter(range(100))
+    connection = AgentConnection(answered, asyncio.get_running_loop(), set())
+    connection.connection_made(cast(Any, Wire()))
+
+    async def sent(data: bytes) -> Head | None:
+        connection.data_received(data)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return connection._head
+
+    kept = [await sent(post(b"one", b"traceparent: %d" % next(numbers))) for _ in range(HEADS_IN_VAIN_MAX + 1)]
+    assert all(kept)
+    last = await sent(post(b"one", b"traceparent: %d" % next(numbers)))
+    assert last is kept[-1]  # it stays as it is, and nothing is put in its place
+    assert await sent(post(b"two", b"traceparent: %d" % next(numbers))) is last
+
+
+def test_a_head_shows_no_credentials() -> None:
+    kept = head(post(b"one", b"authorization: Bearer cm_secret"))
+    assert "secret" not in repr(kept)
+
+
+class Watched(Policy, weakref=True):
+    """A policy of which one can tell whether it is still there."""
+
+
+async def test_a_call_that_is_known_by_its_head_is_decided_by_the_policy_of_now() -> None:
+    """And the one of before is not kept by connections that have nothing to do."""
+    envelopes = Envelopes()
+    kept = head(post(b"one", b"authorization: Bearer cm_x"))
+    assert kept is not None
+    request = Request(cast(Any, None), "POST", "/sim/v1/up", (*kept.headers[0], *kept.headers[1]))
+    request.head = kept
+    upstream = Upstream(name="sim", dialect="openai", provider="openai", url="http://127.0.0.1:9")
+    before = Watched(version="1", upstreams={"sim": upstream})
+    now = Policy(version="2", upstreams={"sim": msgspec.structs.replace(upstream, url="http://127.0.0.1:10")})
+    first = envelopes.of(before, request)
+    assert envelopes.of(before, request) is first
+    then = envelopes.of(now, request)
+    assert then.upstream is now.upstreams["sim"]
+    assert envelopes.of(now, request) is then
+    gone = weakref.ref(before)
+    del before, first
+    assert gone() is None
+
+
+async def answered(request: Request) -> WholeAnswer:
+    return WholeAnswer(fields=[], body=b"")
+
+
 def head(data: bytes, **fields: Any) -> Head | None:
     """What is kept of a request whose parser said this of it."""
     lines = [line.split(b":", 1) for line in data.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
@@ -103,7 +158,7 @@ def head(data: bytes, **fields: Any) -> Head | None:
     return head_of(data, request)
 
 
-@pytest.mark.parametrize("length", [b"content-length: %d", b"Content-Length: %d", b"CONTENT-LENGTH:%d"])
+@pytest.mark.parametrize("length", [b"content-length: %d", b"Content-Length: %d", b"CONTENT-length: %d"])
 def test_a_head_is_kept_however_its_length_is_spelled(length: bytes) -> None:
     kept = head(post(b"one", length=length))
     assert kept is not None
@@ -118,6 +173,8 @@ def test_a_head_is_kept_however_its_length_is_spelled(length: bytes) -> None:
         post(b"one", b"upgrade: h2c"),
         post(b"one", b"content-length: 3"),
         post(b"one", length=b"content-length:   %d"),
+        post(b"one", length=b"content-length:%d"),
+        post(b"one", length=b"content-length: 000000000%d"),
         post(b"one", b"long: " + b"x" * 20_000),
         post(b"one") + post(b"two"),
         post(b"three")[:-1],

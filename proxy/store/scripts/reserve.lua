@@ -8,14 +8,15 @@
 --       has just come), 10 how long a leader is one at most in ms; then for each mark: kind (e the same, t task, l loop,
 --       s similar), how many hashes, limit, since when calls count (below 0: so long before now), when the memory
 --       expires, what happens beyond the limit (refuse, replay, join, lead, or empty), and in one: token (7 bytes),
---       attempt (1), rounds (1), fingerprint   then for each candidate: how many takes, the takes as text, from when and until when all their windows admit (until 0: always), and for each take: limit (empty: never
---       refuses), amount, when its `held` expires (0: never), start of a rolling window (else empty)
+--       attempt (1), rounds (1), fingerprint   then for each candidate: how many takes, the takes as text, from when and
+--       until when all their windows admit (until 0: always), and for each take: limit (empty: never refuses), amount,
+--       when its `held` expires (0: never), start of a rolling window (else empty)
 -- Reply ADMITTED, now, choice, then spent and held of each take before the call;  REFUSED, now, spent and held of each
 --       take of candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
 --       hold already, which lives on;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
 --       With marks, ADMITTED and REFUSED end in a list of what was there under each: how many, the first of them (its
---       id as 16 bytes), its user and task; the list is empty where there was none at all;  REPLAY, now, answer, that list;  JOIN, now, call_id of the running twin,
---       that list: nothing was taken.
+--       id as 16 bytes), its user and task; the list is empty where there was none at all;  REPLAY, now, answer, that
+--       list;  JOIN, now, call_id of the running twin, that list: nothing was taken.
 --
 -- Time is that of the store, so that no host's clock can let a hold expire early or count in another window. Everything
 -- that can say no comes before the first write. Amounts are text wherever they leave Lua: a Lua number keeps integers
