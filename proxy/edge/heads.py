@@ -64,9 +64,7 @@ def head_of(data: bytes, request: Request) -> Head | None:
     not all that is in the piece, or its end is told by something else than its length."""
     end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
     size = len(data) - end
-    if end < len(_END) or not request.body.complete or request.body.size != size:
-        return None
-    if request.version != (1, 1) or not request.keep_alive:
+    if end < len(_END) or not request.body.complete or request.version != (1, 1) or not request.keep_alive:
         return None
     headers = request.raw_headers
     lowered = [name.lower() for name, _ in headers]
