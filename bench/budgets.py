@@ -33,7 +33,7 @@ from .callmeter import callmeter
 from .main_job import Bench, Measured, modes
 from .processes import OTHER_CPU, PROXY_CPU, helper, pin, stand_back
 
-MATCHING = """\
+EIGHT = """\
 budgets:
   - {name: person-day, per: user, limit: $1000, every: day}
   - {name: person-month, per: user, limit: $20000, every: month}
@@ -43,9 +43,14 @@ budgets:
   - {name: model-week, per: [user, model], limit: $9000, every: week}
   - {name: person-roll, per: user, limit: $2000, every: rolling 24h}
   - {name: tokens-day, per: user, limit: 2000M tokens, every: day}
+"""
+MATCHING = (
+    EIGHT
+    + """\
   - {name: calls-a-minute, per: user, limit: 1000000 calls, every: minute}
   - {name: at-once, per: user, limit: 1000 concurrent}
 """
+)
 BUDGETS_MORE = 10_000
 USERS_MORE = 1_000_000
 SET_AT_ONCE = 1_000
@@ -196,6 +201,7 @@ VARIANTS = (
     Variant("10 limits", MATCHING),
     Variant("10 of 10,010 limits, 1,000,000 users", MATCHING + others(BUDGETS_MORE), USERS_MORE),
     Variant("10 limits, 3 rules about duplicates", MATCHING + DUPLICATES, varied=True),
+    Variant("8 budgets, 3 rules about duplicates", EIGHT + DUPLICATES, varied=True),
 )
 
 

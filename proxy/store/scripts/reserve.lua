@@ -78,7 +78,6 @@ if ARGV[5] ~= '0' then
   local marks = {}
   seen_before = {}
   leave_all = function()
-    redis.call('HSET', KEYS[3], ARGV[1] .. ':marks', ARGV[8])
     for _, mark in ipairs(marks) do
       leave(mark, ARGV[6], ARGV[7], ARGV[1], ARGV[10])
     end
@@ -92,7 +91,7 @@ if ARGV[5] ~= '0' then
       since_ms = since_ms < 0 and now_ms + since_ms or since_ms, expires_ms = ARGV[argument + 4],
       lends = action == 'replay' or action == 'join' or action == 'lead', key = key,
       token = string.sub(told, 1, 7), attempt = string.byte(told, 8), rounds = string.byte(told, 9),
-      fingerprint = string.sub(told, 10),
+      fingerprint = string.sub(told, 10), action = action, items = '',
     }
     key, argument = key + mark.places, argument + 7
     if mark.lends then
@@ -102,7 +101,7 @@ if ARGV[5] ~= '0' then
     local count, twin, who = (is_row and look_at_row or look_at_calls)(mark)
     marks[number], seen_before[number] = mark, {count, twin, who}
     any_before = any_before or count > 0
-    mark.exceeded, mark.action = count >= mark.limit, action
+    mark.exceeded = count >= mark.limit
     stopped = stopped or (action == 'refuse' and mark.exceeded)
   end
   for _, mark in ipairs(marks) do
@@ -150,7 +149,11 @@ while argument <= #ARGV do
   end
 
   if fits and not stopped then
-    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1])
+    if leave_all then
+      redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1], ARGV[1] .. ':marks', ARGV[8])
+    else
+      redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1])
+    end
     redis.call('ZADD', KEYS[2], string.format('%.0f', now_ms + ARGV[3]), ARGV[1])
     at = first
     for i = 1, 2 * count, 2 do
