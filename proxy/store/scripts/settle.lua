@@ -70,6 +70,10 @@ if revision > asked and ARGV[3] ~= '' then
   redis.call('SET', KEYS[4], marker, 'PX', life_ms)
 end
 
+local text_of = {}
+for unit, amount in pairs(charge) do
+  text_of[unit] = string.format('%.0f', amount)
+end
 for key = 6, #KEYS, 2 do
   local at = 12 + 2 * (key - 6)
   local expires, bucket, rolling = ARGV[at + 2], ARGV[at + 3], ARGV[at + 3] ~= ''
@@ -79,9 +83,8 @@ for key = 6, #KEYS, 2 do
       redis.call('DEL', KEYS[key])
     end
   end
-  local amount = charge[ARGV[at + 1]]
+  local amount, text = charge[ARGV[at + 1]], text_of[ARGV[at + 1]]
   if amount ~= 0 then
-    local text = string.format('%.0f', amount)
     if not rolling then
       -- The first spend of a window sets the end of its counter.
       if redis.call('INCRBY', KEYS[key + 1], text) == amount and expires ~= '0' then
