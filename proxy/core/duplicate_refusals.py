@@ -62,10 +62,8 @@ def weigh(
             finding.moved_on = finding.moved_on is not False and not found.count
             if kind == "loop":
                 finding.loop = max(finding.loop, found.count + 1)
-            elif found.count:
+            else:
                 finding.repeats = max(finding.repeats, found.count)
-        if not found.count and mark.frame.limit:
-            continue
         if kind == "similar" and not exceeded(mark, found):
             continue  # likeness alone is nothing to tell: only that there is a lot of it
         if found.count and (place := _TELLING.index(kind)) < best:

@@ -92,7 +92,6 @@ class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                   goes upstream all the same, and lends its own answer
     """
 
-    rule: str
     kind: Kind
     counter: str
     limit: int
@@ -137,7 +136,6 @@ def _frame(scope: DuplicateScope, now_ms: int, lends: Lends) -> Frame:
         places = (f"{length_ms}.{turn}", f"{length_ms}.{turn - 1}")
         begins_ms, ends_ms, expires_ms = turn * length_ms, (turn + 1) * length_ms, (turn + 2) * length_ms
     return Frame(
-        rule=rule.name,
         kind=rule.kind,
         counter=scope.counter,
         limit=rule.limit,
@@ -312,8 +310,7 @@ def retry_of(headers: Mapping[str, str]) -> tuple[bytes, int]:
     told = headers.get("amz-sdk-request", "")  # `attempt=2; max=3`, counted from 1
     if told.startswith("attempt="):
         attempt = max(attempt, _number(told.removeprefix("attempt=").partition(";")[0]) - 1)
-    metadata = headers.get("x-codex-turn-metadata")
-    turn = _TURN_ID.search(metadata) if metadata else None
+    turn = _TURN_ID.search(headers.get("x-codex-turn-metadata", ""))
     named = turn[1] if turn is not None else headers.get("x-client-request-id", "")
     if not named:
         return NO_TOKEN, attempt

@@ -35,7 +35,7 @@ class Arrivals:
     def envelope(self, flight: Flight, policy: Policy) -> Envelope:
         """Which upstream (None: unknown) and dialect, and which key; all that the path and headers tell."""
         request, record = flight.request, flight.record
-        envelope = self._envelopes.of(policy, request)
+        envelope = self._envelopes.open(policy, request)
         flight.upstream, flight.dialect = envelope.upstream, envelope.dialect
         if envelope.wrong is not None:
             flight.wrong.append(envelope.wrong)

@@ -28,8 +28,8 @@ could fill the memory with larger ones."""
 READABLE_ENCODINGS = frozenset(wire.supported_encodings().split(", "))
 
 _LENGTH = b"content-length"
-_LENGTH_BYTES = len(_LENGTH)
 """The one header that differs from call to call."""
+_LENGTH_BYTES = len(_LENGTH)
 
 
 class Envelope(msgspec.Struct, kw_only=True):
@@ -94,26 +94,20 @@ class Envelopes:
         """How many policies there were. A head that knew the policy itself would keep it, and all that it remembers."""
         self._remembered: dict[tuple[str, RawHeaders], Envelope] = {}
 
-    def of(self, policy: Policy, request: Request) -> Envelope:
-        """The envelope of a request, which may be known by its head."""
-        self._under(policy)
-        head = request.head
-        if head is not None and head.opened is not None and head.opened[0] == self._generation:
-            return head.opened[1]
-        envelope = self.open(policy, request.raw_path, request.raw_headers)
-        if head is not None and envelope.memorable:
-            head.opened = self._generation, envelope
-        return envelope
-
-    def _under(self, policy: Policy) -> None:
-        """What was opened under another policy is forgotten."""
+    def open(self, policy: Policy, request: Request) -> Envelope:
         if policy is not self._policy:
             self._policy = policy
             self._generation += 1
             self._remembered.clear()
+        head = request.head
+        if head is not None and head.opened is not None and head.opened[0] == self._generation:
+            return head.opened[1]
+        envelope = self._open(policy, request.raw_path, request.raw_headers)
+        if head is not None and envelope.memorable:
+            head.opened = self._generation, envelope
+        return envelope
 
-    def open(self, policy: Policy, raw_path: str, raw: RawHeaders) -> Envelope:
-        self._under(policy)
+    def _open(self, policy: Policy, raw_path: str, raw: RawHeaders) -> Envelope:
         alike = raw_path, tuple([pair for pair in raw if len(pair[0]) != _LENGTH_BYTES or pair[0].lower() != _LENGTH])
         envelope = self._remembered.get(alike)
         if envelope is None:

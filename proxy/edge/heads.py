@@ -17,7 +17,7 @@ from .request import RawHeaders, Request
 if TYPE_CHECKING:
     from .envelope import Envelope
 
-HEAD_BYTES_MAX = 4 * 1024
+KEPT_BYTES_MAX = 4 * 1024
 """A longer head is parsed each time. One is kept for each connection, idle ones too."""
 LENGTH_DIGITS_MAX = 9
 
@@ -62,7 +62,7 @@ class Head(msgspec.Struct):
 def head_of(data: bytes, request: Request) -> Head | None:
     """The head of a request that the parser made of a piece of input; None where it is none to be kept: the request is
     not all that is in the piece, or its end is told by something else than its length."""
-    end = data.find(_END, 0, HEAD_BYTES_MAX) + len(_END)
+    end = data.find(_END, 0, KEPT_BYTES_MAX) + len(_END)
     size = len(data) - end
     if end < len(_END) or not request.body.complete or request.version != (1, 1) or not request.keep_alive:
         return None

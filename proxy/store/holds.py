@@ -35,9 +35,7 @@ def charge_of(cost_nusd: int | None, usage: Usage) -> Charge:
     """What a record's counters are charged. An amount beyond what the store counts exactly is charged as the most it
     counts: a settle never refuses, and no limit is higher."""
     nusd, tokens = cost_nusd or 0, usage.tokens
-    if not (0 <= nusd <= NUSD_MAX and 0 <= tokens <= NUSD_MAX):
-        nusd, tokens = min(max(nusd, 0), NUSD_MAX), min(max(tokens, 0), NUSD_MAX)
-    return Charge(nusd=nusd, tokens=tokens, calls=1)
+    return Charge(nusd=min(max(nusd, 0), NUSD_MAX), tokens=min(max(tokens, 0), NUSD_MAX), calls=1)
 
 
 async def end(

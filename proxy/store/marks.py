@@ -31,7 +31,6 @@ _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": 
 
 NO_MARKS = packed((0,))
 _UNSEEN = Seen()
-_BYTES = tuple([bytes([number]) for number in range(256)])
 
 
 class Marked:
@@ -54,14 +53,14 @@ class Marked:
         names: list[bytes] = []
         told: list[bytes] = []
         for mark in self.marks:
-            parts = mark.token, _BYTES[mark.attempt], _BYTES[mark.rounds], mark.fingerprint
+            parts = mark.token, bytes((mark.attempt, mark.rounds)), mark.fingerprint
             told.append(packed_text(b"".join(parts)))
             if mark.frame.kind not in _IN_A_ROW:
                 names.append(hexlify(mark.fingerprint))
             if mark.frame.lends:
-                answer, leader = KEYS[shard].answer(mark.answer), KEYS[shard].leader(mark.answer)
-                keys.append(packed((answer, leader)).data)
-                names.append(leader.encode())
+                answer, leader = KEYS[shard].answer(mark.answer), KEYS[shard].leader(mark.answer).encode()
+                keys += (packed_text(answer.encode()), packed_text(leader))
+                names.append(leader)
         of_call = (
             packed_text(bytes.fromhex(call_id)),
             _who(self.user, self.task),
@@ -115,29 +114,30 @@ class _Layout(msgspec.Struct, frozen=True):
 def _layout(shard: int, frames: tuple[Frame, ...]) -> _Layout:
     """The fingerprint may have moved on to the next stretch of time with a twin, so that is looked at as well."""
     keys = KEYS[shard]
-    named: list[bytes] = []
-    number = 0
+    named: list[str | None] = []
     lines: list[str] = []
     arguments: list[str | int | None] = [len(frames), None, None, None, None, LEADER_LIFE_MS]
     for frame in frames:
         if frame.kind in _IN_A_ROW:
             names = [keys.row(frame.counter)]
-            lines.append(f"r {names[0]}")
+            lines.append(_literal(f"r {names[0]}"))
         else:
             names = [keys.twins(frame.counter, place) for place in frame.places]
             length, dot, turn = frame.places[0].partition(".")
             more = [keys.twins(frame.counter, f"{length}.{int(turn) + 1}")] if dot else []
-            lines.append(f"h %b {' '.join([*names, *more])}")
-        named.append(packed(names).data)
-        number += len(names)
+            lines.append("h %b " + _literal(" ".join([*names, *more])))
+        named += names
         if frame.lends:
-            named.append(b"%b")
-            number += 2
+            named += (None, None)
             lines.append("a %b")
         action = frame.lends or ("refuse" if frame.refuses else "")
         since_ms = -frame.length_ms or frame.begins_ms
         arguments += (_KINDS[frame.kind], len(names), frame.limit, since_ms, frame.expires_ms, action, None)
-    return _Layout(Packed(number, b"".join(named)), "\n".join(lines).encode(), template(arguments))
+    return _Layout(template(named), "\n".join(lines).encode(), template(arguments))
+
+
+def _literal(text: str) -> str:
+    return text.replace("%", "%%")
 
 
 @lru_cache(maxsize=WHO_REMEMBERED)

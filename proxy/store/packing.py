@@ -29,10 +29,7 @@ def packed(arguments: Sequence[Argument]) -> Packed:
 
 def joined(*parts: Packed) -> Packed:
     """All of these, one behind the other."""
-    number = 0
-    for part in parts:
-        number += part.number
-    return Packed(number, b"".join([part.data for part in parts]))
+    return Packed(sum([part.number for part in parts]), b"".join([part.data for part in parts]))
 
 
 def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:
@@ -48,13 +45,13 @@ _BEGINNINGS = tuple([b"$%d\r\n" % length for length in range(4096)])
 def packed_text(text: bytes) -> bytes:
     """One argument that is a text."""
     length = len(text)
-    beginning = _BEGINNINGS[length] if length < 4096 else b"$%d\r\n" % length
+    beginning = _BEGINNINGS[length] if length < len(_BEGINNINGS) else b"$%d\r\n" % length
     return b"".join((beginning, text, b"\r\n"))
 
 
 def packed_number(number: int) -> bytes:
     """One argument that is a whole number."""
-    return _PACKED_SMALL[number] if 0 <= number < 256 else packed_text(b"%d" % number)
+    return _PACKED_SMALL[number] if 0 <= number < len(_PACKED_SMALL) else packed_text(b"%d" % number)
 
 
 _PACKED_SMALL = tuple([packed_text(b"%d" % number) for number in range(256)])

@@ -86,7 +86,7 @@ def _messages(conversation: Conversation, asked: dict[str, Any], name: str) -> l
     if not isinstance(value, msgspec.Raw):
         return []
     if len(memoryview(value)) <= DECODED_BYTES_MAX:
-        messages = decode(bytes(value))
+        messages = plain(value)
         if messages is None:
             return []
         asked[name] = messages
@@ -215,8 +215,7 @@ def _sampling(conversation: Conversation, fields: Mapping[str, Any]) -> None:
 def _read_chat(conversation: Conversation, asked: dict[str, Any]) -> None:
     """OpenAI's Chat Completions, and whoever speaks them."""
     _sampling(conversation, asked)
-    if "tools" in asked or "functions" in asked:
-        conversation.tools = _tool_names(asked.get("tools")) or _tool_names(asked.get("functions"))
+    conversation.tools = _tool_names(asked.get("tools")) or _tool_names(asked.get("functions"))
     talk = Talk()
     for message in _messages(conversation, asked, "messages"):
         if not isinstance(message, dict):

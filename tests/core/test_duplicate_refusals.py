@@ -19,7 +19,7 @@ BY_BOB = Seen(1, FIRST, "bob", "PAY-9")
 
 def found(*pairs: tuple[DuplicateRule, Seen], **who: Any) -> Finding:
     scopes = [scope_of(one) for one, _ in pairs]
-    marks = [mark(one.kind, rule=one.name, limit=one.limit) for one, _ in pairs]
+    marks = [mark(one.kind, limit=one.limit) for one, _ in pairs]
     return weigh(scopes, marks, [seen for _, seen in pairs], caller=caller(**({"task": "PAY-7"} | who)), now_ms=NOON_MS)
 
 

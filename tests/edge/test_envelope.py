@@ -33,7 +33,7 @@ def opened(envelopes: Envelopes, rules: Policy, path: str = PATH, key: str | Non
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     raw = tuple((name.encode(), value.encode()) for name, value in headers.items())
-    return envelopes.open(rules, path, raw)
+    return envelopes.open(rules, Request(cast(Any, None), "POST", path, raw))
 
 
 def test_calls_that_differ_in_the_length_of_their_body_share_an_envelope() -> None:

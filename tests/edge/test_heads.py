@@ -133,11 +133,11 @@ async def test_a_call_that_is_known_by_its_head_is_decided_by_the_policy_of_now(
     upstream = Upstream(name="sim", dialect="openai", provider="openai", url="http://127.0.0.1:9")
     before = Watched(version="1", upstreams={"sim": upstream})
     now = Policy(version="2", upstreams={"sim": msgspec.structs.replace(upstream, url="http://127.0.0.1:10")})
-    first = envelopes.of(before, request)
-    assert envelopes.of(before, request) is first
-    then = envelopes.of(now, request)
+    first = envelopes.open(before, request)
+    assert envelopes.open(before, request) is first
+    then = envelopes.open(now, request)
     assert then.upstream is now.upstreams["sim"]
-    assert envelopes.of(now, request) is then
+    assert envelopes.open(now, request) is then
     gone = weakref.ref(before)
     del before, first
     assert gone() is None

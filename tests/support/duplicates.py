@@ -31,7 +31,6 @@ def mark(kind: Any = "exact", fingerprint: bytes = b"f" * 12, **fields: Any) -> 
     """Its own fields, and those of its frame."""
     own = {name: fields.pop(name) for name in Mark.__struct_fields__ if name in fields}
     frame: dict[str, Any] = {
-        "rule": f"same-{kind}",
         "kind": kind,
         "counter": f"{kind:_<16.16}",
         "limit": 1,

@@ -71,12 +71,13 @@ end
 local must = ARGV[4] == '1'
 local refused
 local choice, key, argument = 0, 5, 6
-local leave_all, seen_before, any_before, stopped
+local leave_all, seen_before, stopped
+local marked = {}
 if ARGV[5] ~= '0' then
 -- include: remembered
 -- include: marks
-  local marks = {}
-  seen_before = {}
+  local marks, any_before = {}, false
+  seen_before, marked = {}, {ARGV[1] .. ':marks', ARGV[8]}
   leave_all = function()
     for _, mark in ipairs(marks) do
       leave(mark, ARGV[6], ARGV[7], ARGV[1], ARGV[10])
@@ -103,6 +104,9 @@ if ARGV[5] ~= '0' then
     any_before = any_before or count > 0
     mark.exceeded = count >= mark.limit
     stopped = stopped or (action == 'refuse' and mark.exceeded)
+  end
+  if not any_before then
+    seen_before = {}
   end
   for _, mark in ipairs(marks) do
     if mark.lends then
@@ -149,11 +153,7 @@ while argument <= #ARGV do
   end
 
   if fits and not stopped then
-    if leave_all then
-      redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1], ARGV[1] .. ':marks', ARGV[8])
-    else
-      redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1])
-    end
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2], ARGV[1] .. ':takes', ARGV[argument + 1], unpack(marked))
     redis.call('ZADD', KEYS[2], string.format('%.0f', now_ms + ARGV[3]), ARGV[1])
     at = first
     for i = 1, 2 * count, 2 do
@@ -165,7 +165,7 @@ while argument <= #ARGV do
     end
     if leave_all then
       leave_all()
-      reply[#reply + 1] = any_before and seen_before or {}
+      reply[#reply + 1] = seen_before
     end
     return reply
   end
@@ -176,6 +176,6 @@ while argument <= #ARGV do
   choice, key, argument = choice + 1, key + 2 * count, at
 end
 if seen_before then
-  refused[#refused + 1] = any_before and seen_before or {}
+  refused[#refused + 1] = seen_before
 end
 return refused

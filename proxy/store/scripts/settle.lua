@@ -104,7 +104,7 @@ end
 
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1], ARGV[1] .. ':takes', ARGV[1] .. ':marks')
-if marks and (ARGV[11] == '1' or string.find('\n' .. marks, '\na ', 1, true)) then -- else they stay as they are
+if marks then
 -- include: remembered
   forget(ARGV[1], marks, ARGV[11] == '1')
 end

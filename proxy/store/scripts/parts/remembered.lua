@@ -17,7 +17,7 @@ end
 -- hold beside which reserve.lua wrote them down, so that whoever ends the call need not know them. Lines: `a` a leader; `h` a fingerprint
 -- in hexadecimal and the hashes it may be in; `r` a row. `all` false: only that it leads.
 local function forget(call_id, marks, all)
-  local id = string.gsub(call_id, '%x%x', function(digits) return string.char(tonumber(digits, 16)) end)
+  local id = all and string.gsub(call_id, '%x%x', function(digits) return string.char(tonumber(digits, 16)) end)
   for kind, rest in string.gmatch(marks, '(%l) ([^\n]+)') do
     if kind == 'a' then
       if redis.call('GET', rest) == call_id then
