@@ -45,6 +45,8 @@ class Flight(msgspec.Struct, kw_only=True):
     answered           the provider's status, 0 before it sent one
     reading            what the answer told; once it is there usage, cost and times are in the record
     settling           the record is on its way to the store
+    waited_s           how long it waited for its running twin
+    sent_s, head_s     when it went to the provider, and when that began to answer; 0: it did not
     writing_since_s    when the write began that the agent has not taken yet; 0 when none waits
     """
 
@@ -62,6 +64,7 @@ class Flight(msgspec.Struct, kw_only=True):
     sent: bool = False
     reading: Reading | None = None
     settling: bool = False
+    waited_s: float = 0.0
     sent_s: float = 0.0
     answered: int = 0
     head_s: float = 0.0
@@ -126,13 +129,14 @@ class Flight(msgspec.Struct, kw_only=True):
         return content_type, encoding
 
     def clock_out(self, now_s: float) -> None:
-        """Puts the times into the record. Overhead is our own share: neither the agent's body nor the provider."""
+        """Puts the times into the record. Overhead is our own share: neither the agent's body, nor the provider, nor a
+        twin that the call waited for."""
         record = self.record
         record.ms_total = ms(now_s - self.started_s)
         if self.first_write_s:
             record.ms_first_byte = ms(self.first_write_s - self.started_s)
-        before_s = (self.sent_s or now_s) - self.started_s - self.body_s
-        after_s = max(0.0, (self.first_write_s or self.head_s) - self.head_s)
+        before_s = (self.sent_s or self.first_write_s or now_s) - self.started_s - self.body_s - self.waited_s
+        after_s = max(0.0, self.first_write_s - self.head_s) if self.head_s else 0.0
         record.ms_overhead = ms(before_s + after_s)
 
 

@@ -51,19 +51,18 @@ class Lending:
         plan, record = flight.plan, flight.record
         assert plan is not None
         assert plan.compared is not None
-        compared, pause_s, begun_s, waited = plan.compared, POLL_S_MIN, monotonic(), False
+        compared, pause_s = plan.compared, POLL_S_MIN
         compared.waiting_since_ms = self._store.now_ms() - CLOCKS_MS
         while (looked := plan.looked) is not None:
             if looked.replays:
                 answered = self._unsealed(flight, looked.replays, looked.answer)
                 if answered is not None:
                     put_finding(record, compared.prints, found(compared, plan.caller, looked, self._store.now_ms()))
-                    record.twin_of, record.replayed, record.joined = looked.replays, True, waited
+                    record.twin_of, record.replayed, record.joined = looked.replays, True, flight.waited_s > 0
                     return answered
                 compared.lend = False  # there is none that can be given: the call goes upstream
             else:
-                waited = True
-                await self._pause(flight, pause_s, monotonic() - begun_s)
+                await self._pause(flight, pause_s)
                 pause_s = min(POLL_S_MAX, pause_s * 1.5)
             if refusal := await self._holder.reserve(record, plan, policy):
                 raise Refused(refusal)
@@ -78,9 +77,10 @@ class Lending:
                 return answered
         return None
 
-    async def _pause(self, flight: Flight, pause_s: float, waited_s: float) -> None:
+    async def _pause(self, flight: Flight, pause_s: float) -> None:
         """Waits; a stream of events that has waited for long says so meanwhile."""
-        if flight.call.events and waited_s >= KEEP_ALIVE_S * (flight.kept_alive + 1):
+        begun_s = monotonic()
+        if flight.call.events and flight.waited_s >= KEEP_ALIVE_S * (flight.kept_alive + 1):
             if flight.begun is None:
                 fields = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
                 flight.begun = StreamedAnswer(status=200, fields=passed_on(fields, flight.record, []))
@@ -88,6 +88,7 @@ class Lending:
             flight.kept_alive += 1
             await flight.begun.write(KEEP_ALIVE)
         await asyncio.sleep(pause_s)
+        flight.waited_s += monotonic() - begun_s
 
     # -- the one that lends -------------------------------------------------------------------------------------------
 

@@ -44,6 +44,19 @@ def test_a_refused_call_is_all_overhead_but_for_its_upload() -> None:
     assert flown.record.ms_first_byte is None
 
 
+def test_a_call_that_is_answered_from_its_twin_waits_for_that_one_and_not_for_us() -> None:
+    flown = flight(body_s=0.5, waited_s=3.0, first_write_s=103.502)
+    flown.clock_out(104.0)
+    assert flown.record.ms_first_byte == 3502.0
+    assert flown.record.ms_overhead == pytest.approx(2.0)
+
+
+def test_a_call_that_goes_upstream_after_its_twin_failed_has_not_waited_for_us() -> None:
+    flown = flight(waited_s=3.0, sent_s=103.004, head_s=105.0, first_write_s=105.001)
+    flown.clock_out(106.0)
+    assert flown.record.ms_overhead == pytest.approx(5.0)
+
+
 def test_flights_share_no_list() -> None:
     first, second = flight(), flight()
     first.wrong.append(cast(Any, "wrong"))

@@ -98,6 +98,7 @@ def test_an_answer_is_given_again_byte_by_byte_for_nothing(lending: House, provi
     assert [record["replayed"] for record in records] == [False, True, True, True]
     assert {record["twin_of"] for record in records[1:]} == {records[0]["call_id"]}
     assert sum(record["cost_nusd"] for record in records[1:]) == 0
+    assert all(record["ms_overhead"] <= record["ms_total"] for record in records)
     assert (records[1]["result"], records[1]["status"], records[1]["usage_source"]) == ("ok", 200, "none")
 
 
@@ -192,6 +193,8 @@ def test_calls_wait_for_their_running_twin_on_whichever_worker(lending: House, p
     records = ada.records(7)
     assert [record["joined"] for record in sorted(records, key=lambda one: one["replayed"])] == [False] + [True] * 6
     assert sum(record["cost_nusd"] > 0 for record in records) == 1
+    for record in records:
+        assert record["ms_total"] > 500 > record["ms_overhead"], "to wait for a twin is no overhead of ours"
     later = ada.post(CHAT, chat())
     assert "x-callmeter-replay" not in later.headers, "none runs, so this one does"
 
