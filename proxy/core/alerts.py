@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from .duplicate_refusals import ordinal
 from .record import Record, rfc3339
 from .recorded import seen_in
 
@@ -90,14 +91,14 @@ def _of_loops(record: Record, policy: Policy) -> Iterator[Event]:
         spoke = any(warning.startswith(f"{rule.name}; ") for warning in record.warnings)
         if rule.kind != "loop" or not (spoke or (record.refusal == "loop" and record.rule == rule.name)):
             continue
-        told = "is refused" if record.refusal == "loop" else "goes on"
+        often, goes_on = ordinal(record.loop), "is refused" if record.refusal == "loop" else "goes on"
         whom = ", ".join(f"{field} `{value}`" for field, value in zip(rule.per, scope.values, strict=True))
         yield Event(
             kind="loop",
             subject=rule.name,
             scope=dict(zip(rule.per, scope.values, strict=True)),
             place=f"{scope.counter}:{record.at_ms // HOUR_MS}",
-            sentence=f"rule `{rule.name}` for {whom}: the same step for the {record.loop}. time in a row; it {told}",
+            sentence=f"rule `{rule.name}` for {whom}: the same steps for the {often} time in a row; it {goes_on}",
             at_ms=record.at_ms,
         )
 

@@ -108,7 +108,7 @@ def _told(rule: DuplicateRule, seen: Seen, caller: Caller, now_ms: int) -> str:
     if rule.kind == "loop":
         earlier = f", as in call `{seen.twin}`" if seen.twin else ""
         return (
-            f"it ends in the same tool call with the same result for the {_ordinal(seen.count + 1)} time in a row"
+            f"it ends in the same tool calls with the same results for the {ordinal(seen.count + 1)} time in a row"
             f"{earlier}, and {_times(rule.limit)} may pass"
         )
     window = rule.every.told
@@ -143,7 +143,8 @@ def told_ago(ms: int) -> str:
     return f"{max(0, ms) // 1000} s"
 
 
-def _ordinal(number: int) -> str:
+def ordinal(number: int) -> str:
+    """`1st`, `12th`."""
     ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 

@@ -95,17 +95,17 @@ def retried(mark: Mark, newest: Item | None) -> bool:
     return mark.token != NO_TOKEN and mark.token == newest.token and newest.tries < RETRIES_MAX
 
 
-def rounds_at_end(steps: Sequence[bytes]) -> int:
-    """How often the last cycle of up to PERIOD_MAX steps stands at the end in a row."""
-    if not steps:
-        return 0
-    best = 1
+def rounds_at_end(steps: Sequence[bytes]) -> tuple[int, int]:
+    """How often the last cycle of up to PERIOD_MAX steps stands at the end in a row, and how many steps it has. Of the
+    cycles that stand there equally often the shortest counts; without steps none does."""
+    best, best_period = min(1, len(steps)), 1
     for period in range(1, min(PERIOD_MAX, len(steps)) + 1):
         same = period
         while same < len(steps) and steps[-1 - same] == steps[-1 - same + period]:
             same += 1
-        best = max(best, same // period)
-    return min(best, ROUNDS_MAX)
+        if same // period > best:
+            best, best_period = same // period, period
+    return min(best, ROUNDS_MAX), best_period
 
 
 class Twins:
@@ -115,6 +115,10 @@ class Twins:
         self.places: dict[tuple[str, str], dict[bytes, Remembered]] = {}
         self.rows: dict[str, list[tuple[str, bytes]]] = {}
         """By counter: the steps of a loop rule, or the sketches of a `similar` one, each with its call."""
+        self.stops: dict[str, tuple[int, int]] = {}
+        """By counter: how many steps the cycle has that was refused last, and how many rounds of it there were. Refused
+        steps leave nothing, so that the next step of the cycle would seem to break it; it is stopped until a step comes
+        that is none of its own. A cycle of one step needs no such thing: without the refused ones it seems whole."""
         self.answers: dict[str, tuple[str, int]] = {}
         """By the name of the answer: the call that it is from, and when it was kept."""
         self.leaders: dict[str, str] = {}
@@ -148,6 +152,8 @@ class Twins:
             if mark.frame.refuses and exceeded(mark, found)
         ]
         if blocked:
+            for mark in [marks[place] for place in blocked if marks[place].frame.kind == "loop"]:
+                self._stop(mark, now_ms)
             return Looked(False, seen, blocked=blocked)
         self.leave(call_id, marks, user=user, task=task)
         return Looked(True, seen)
@@ -173,12 +179,25 @@ class Twins:
         if mark.frame.kind == "similar":
             like = [call_id for call_id, sketch in row if differing_bits(sketch, mark.fingerprint) <= LIKE_BITS_MAX]
             return Seen(len(like), like[0]) if like else Seen()
+        rounds = max(self._rounds(mark, row)[0], mark.rounds)
+        period, stopped_rounds = self.stops.get(mark.frame.counter, (0, 0))
+        if period and mark.fingerprint in [step for _, step in row[-period:]]:
+            rounds = max(rounds, stopped_rounds)
+        before = [call_id for call_id, step in row if step == mark.fingerprint]
+        return Seen(rounds - 1, before[0] if rounds > 1 and before else "")
+
+    def _rounds(self, mark: Mark, row: list[tuple[str, bytes]]) -> tuple[int, int]:
+        """Of the task, with this call: rounds, and how many steps a round has."""
         steps = [step for _, step in row]
         if not (mark.attempt and steps and steps[-1] == mark.fingerprint):
             steps.append(mark.fingerprint)
-        count = max(rounds_at_end(steps), mark.rounds) - 1
-        before = [call_id for call_id, step in row if step == mark.fingerprint]
-        return Seen(count, before[0] if count and before else "")
+        return rounds_at_end(steps)
+
+    def _stop(self, mark: Mark, now_ms: int) -> None:
+        """A step of a cycle is refused."""
+        rounds, period = self._rounds(mark, self._row(mark, now_ms))
+        if period > 1 and rounds > mark.frame.limit:
+            self.stops.setdefault(mark.frame.counter, (period, rounds))
 
     def _row(self, mark: Mark, now_ms: int) -> list[tuple[str, bytes]]:
         since_ms = mark.frame.since_ms(now_ms)
@@ -207,6 +226,7 @@ class Twins:
                 if mark.frame.kind == "loop" and mark.attempt and row and row[-1][1] == mark.fingerprint:
                     row.pop()
                 row.append((call_id, mark.fingerprint))
+                self.stops.pop(mark.frame.counter, None)
                 self.rows[mark.frame.counter] = row[-(STEPS_MAX if mark.frame.kind == "loop" else SKETCHES_MAX) :]
             else:
                 self._leave(call_id, mark, user, task)
@@ -254,7 +274,9 @@ class Twins:
     def _forget(self, call_id: str, mark: Mark) -> None:
         if mark.frame.kind in ("loop", "similar"):
             row = self.rows.get(mark.frame.counter, [])
-            self.rows[mark.frame.counter] = [each for each in row if each[0] != call_id]
+            left = self.rows[mark.frame.counter] = [each for each in row if each[0] != call_id]
+            if len(left) < len(row):  # there were fewer rounds than it seemed
+                self.stops.pop(mark.frame.counter, None)
             return
         for (counter, _), prints in self.places.items():
             found = prints.get(mark.fingerprint) if counter == mark.frame.counter else None

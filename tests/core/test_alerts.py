@@ -62,7 +62,7 @@ def test_a_loop_is_told_once_an_hour_for_each_rule_and_task() -> None:
     """)
     stopped = only(refused(1, refusal="loop", rule="circle", loop=4), policy)
     assert (stopped.kind, stopped.subject, stopped.scope) == ("loop", "circle", {"task": "PAY-7"})
-    assert stopped.sentence == "rule `circle` for task `PAY-7`: the same step for the 4. time in a row; it is refused"
+    assert stopped.sentence == "rule `circle` for task `PAY-7`: the same steps for the 4th time in a row; it is refused"
     again = only(refused(2, refusal="loop", rule="circle", loop=4), policy)
     warned = only(made(3, loop=5, warnings=["soft; it ends in the same tool call"]), policy)
     assert stopped.key("ops") == again.key("ops") != warned.key("ops")

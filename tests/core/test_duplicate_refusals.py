@@ -57,8 +57,8 @@ def test_a_loop_has_a_code_of_its_own_and_counts_its_rounds() -> None:
     assert finding.refusal is not None
     assert finding.refusal.code == "loop"
     assert finding.refusal.told == (
-        "rule `same-loop` refuses this call: it ends in the same tool call with the same result for the 4th time in a "
-        "row, and 3 rounds may pass; try something else, or stop"
+        "rule `same-loop` refuses this call: it ends in the same tool calls with the same results for the 4th time in "
+        "a row, and 3 rounds may pass; try something else, or stop"
     )
     assert (finding.loop, finding.twin_of, finding.kind) == (4, None, "loop")
 

@@ -143,6 +143,37 @@ def test_a_cycle_of_four_is_a_loop() -> None:
     assert admitted == [True] * 15 + [False]
 
 
+@pytest.mark.parametrize("cycle", ["ab", "abc", "abcd", "aab"])
+def test_a_cycle_stays_refused_until_another_step_comes(cycle: str) -> None:
+    """Refused steps leave nothing, but the cycle that they belong to is not over with them."""
+    many = Many()
+
+    def admitted(steps: str) -> list[bool]:
+        return [many.admitted(step(name.encode())) for name in steps]
+
+    assert admitted(cycle * 6) == [True] * (len(cycle) * 4 - 1) + [False] * (len(cycle) * 2 + 1)
+    assert admitted("x" + cycle * 4) == [True] * (len(cycle) * 4) + [False]
+
+
+def test_a_refused_cycle_tells_how_often_it_was_there_also_of_the_steps_after() -> None:
+    many = Many()
+    seen = [many.call(step(name, limit=2)).seen[0].count for name in (b"a", b"b") * 4]
+    assert seen == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_a_cycle_is_stopped_no_longer_than_its_rule_wants_and_its_calls_hold() -> None:
+    many = Many()
+    assert [many.admitted(step(name, limit=1)) for name in (b"a", b"b", b"a", b"b", b"a")] == [True] * 3 + [False] * 2
+    assert many.admitted(step(b"a", limit=2))
+    many = Many()
+    for name in (b"a", b"b"):
+        assert many.admitted(step(name, limit=1))
+    assert many.call(step(b"a", limit=1), result="").admitted
+    assert not many.admitted(step(b"b", limit=1))
+    many.twins.settle(call_id(3), kept=False)
+    assert many.admitted(step(b"a", limit=1))
+
+
 def test_the_rounds_of_the_conversation_itself_count() -> None:
     looked = Many().call(step(b"a", rounds=4))
     assert (looked.admitted, looked.seen) == (False, [Seen(3)])
@@ -156,9 +187,19 @@ def test_failed_calls_and_counted_retries_make_no_loop() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "expected"),
-    [("", 0), ("a", 1), ("ab", 1), ("aab", 1), ("baaa", 3), ("abab", 2), ("xabcabc", 2), ("abcde" * 2, 1)],
+    [
+        ("", (0, 1)),
+        ("a", (1, 1)),
+        ("ab", (1, 1)),
+        ("aab", (1, 1)),
+        ("baaa", (3, 1)),
+        ("abab", (2, 2)),
+        ("aaaa", (4, 1)),
+        ("xabcabc", (2, 3)),
+        ("abcde" * 2, (1, 1)),
+    ],
 )
-def test_rounds_at_the_end(steps: str, expected: int) -> None:
+def test_rounds_at_the_end(steps: str, expected: tuple[int, int]) -> None:
     assert rounds_at_end([name.encode() for name in steps]) == expected
 
 

@@ -125,6 +125,21 @@ def test_a_loop_is_refused_also_across_new_conversations(strict: House) -> None:
     assert [record["moved_on"] for record in records[:2]] == [True, False]
 
 
+def test_a_circle_of_new_conversations_stays_refused_until_something_else_is_tried(strict: House) -> None:
+    ada = strict.caller("loop")
+
+    def step(name: str) -> Any:
+        call = {"id": "c", "type": "function", "function": {"name": name, "arguments": "{}"}}
+        turns = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": name}]
+        return ada.post(CHAT, {"model": "gpt-5-mini", "messages": turns}, {"x-callmeter-task": "A-3"})
+
+    answers = [step(name) for name in ("read", "write", "test") * 5]
+    assert [answer.status for answer in answers] == [200] * 11 + [400] * 4
+    for answer in answers[11:]:
+        assert "the same tool calls with the same results for the 4th time in a row" in answer.json["error"]["message"]
+    assert [step(name).status for name in ("think", "read", "write", "test")] == [200] * 4
+
+
 def test_a_task_that_was_asked_the_same_as_another_is_refused_and_the_other_goes_on(strict: House) -> None:
     ada, bob = strict.caller("work"), strict.caller("work")
     assert ada.post(CHAT, chat(), {"x-callmeter-task": "PAY-7"}).status == 200

@@ -27,7 +27,7 @@ SLOTS = (0, 1, 2)
 HOUR_MS = 3_600_000
 
 PRINTS = [b"f" * 12, b"g" * 12]
-STEPS = [b"a" * 8, b"b" * 8]
+STEPS = [b"a" * 8, b"b" * 8, b"c" * 8]
 SKETCHES = [(0b1111).to_bytes(8), (0b1).to_bytes(8), (2**60 - 1).to_bytes(8)]
 
 
@@ -167,6 +167,34 @@ async def drive(url: str, folder: Path, sequence: list[Any]) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25))
 def test_scripts_do_what_the_specification_says(valkey_server: RunningServer, sequence: list[Any]) -> None:
+    folder = short_folder()
+    try:
+        asyncio.run(drive(valkey_server.url, folder, sequence))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+circles = st.builds(
+    lambda cycle, times, other: [*cycle * times, *other],
+    st.lists(st.sampled_from(STEPS), min_size=1, max_size=4),
+    st.integers(1, 5),
+    st.lists(st.sampled_from(STEPS), max_size=2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(circles, min_size=1, max_size=3), limits, st.lists(st.integers(0, 20), max_size=3, unique=True))
+def test_cycles_are_stopped_as_the_specification_says(
+    valkey_server: RunningServer, turns: list[list[bytes]], limit: int, lasting: list[int]
+) -> None:
+    """In circles for long, with a few calls among them that run for two steps more and fail then."""
+    sequence: list[Any] = []
+    for number, step in enumerate([step for turn in turns for step in turn]):
+        slot = 1 + lasting.index(number) if number in lasting else 0
+        sequence.append(("reserve", slot, [a_mark("loop", step, limit, rounds=1, refuses=True)], 0, False))
+        sequence.append(("settle", 0, "ok", False))
+        if number - 2 in lasting:
+            sequence.append(("settle", 1 + lasting.index(number - 2), "failed", False))
     folder = short_folder()
     try:
         asyncio.run(drive(valkey_server.url, folder, sequence))

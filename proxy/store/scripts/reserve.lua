@@ -71,7 +71,7 @@ end
 local must = ARGV[4] == '1'
 local refused
 local choice, key, argument = 0, 5, 6
-local leave_all, seen_before, stopped
+local leave_all, stop_all, seen_before, stopped
 local marked = {}
 if ARGV[5] ~= '0' then
 -- include: remembered
@@ -81,6 +81,13 @@ if ARGV[5] ~= '0' then
   leave_all = function()
     for _, mark in ipairs(marks) do
       leave(mark, ARGV[6], ARGV[7], ARGV[1], ARGV[10])
+    end
+  end
+  stop_all = function()
+    for _, mark in ipairs(marks) do
+      if mark.action == 'refuse' and mark.exceeded then
+        stop(mark)
+      end
     end
   end
   local waiting_since_ms = tonumber(ARGV[9])
@@ -176,6 +183,7 @@ while argument <= #ARGV do
   choice, key, argument = choice + 1, key + 2 * count, at
 end
 if seen_before then
+  stop_all()
   refused[#refused + 1] = seen_before
 end
 return refused

@@ -2,6 +2,8 @@
 -- the specification, and store/marks.py, which writes the arguments.
 local ROW_MAX, ITEMS_MAX, RETRIES_MAX, PERIOD_MAX, ROUNDS_MAX, LIKE_BITS_MAX = 64, 64, 10, 4, 64, 5
 local NO_TOKEN = string.rep('\0', 7)
+-- What stands behind a row where its last cycle is stopped: how many steps that has, and how many rounds there were.
+local STOP = 2
 
 local function in_window(value, first, since_ms)
   while first <= #value and made_at_ms(value, first) < since_ms do
@@ -74,12 +76,13 @@ local function differing_bits(one, other)
   return differing
 end
 
--- The steps of a task, or the sketches of calls. Leaves what counts of them in mark.items.
+-- The steps of a task, or the sketches of calls. Leaves what counts of them in mark.row, and of a loop what there would
+-- be with this call in mark.rounds_here and mark.period. Behind the steps there may be a stop: two bytes more.
 local function look_at_row(mark)
   local row = redis.call('GET', KEYS[mark.key]) or ''
   -- Calls need not come in the order of their times, so each is looked at.
   local kept = {}
-  for at = 1, #row, ITEM do
+  for at = 1, #row - STOP, ITEM do
     if made_at_ms(row, at) >= mark.since_ms then
       kept[#kept + 1] = string.sub(row, at, at + ITEM - 1)
     end
@@ -106,16 +109,36 @@ local function look_at_row(mark)
   if not mark.again then
     steps[#steps + 1] = mark.fingerprint
   end
-  local best = 1
+  local best, best_period = 1, 1
   for period = 1, math.min(PERIOD_MAX, #steps) do
     local same = period
     while same < #steps and steps[#steps - same] == steps[#steps - same + period] do
       same = same + 1
     end
-    best = math.max(best, math.floor(same / period))
+    local rounds = math.floor(same / period)
+    if rounds > best then
+      best, best_period = rounds, period
+    end
   end
-  local count = math.max(math.min(best, ROUNDS_MAX), mark.rounds) - 1
-  return count, count > 0 and twin or '', ''
+  mark.period, mark.rounds_here = best_period, math.min(best, ROUNDS_MAX)
+  local rounds = math.max(mark.rounds_here, mark.rounds)
+  mark.stopped = #row % ITEM == STOP
+  if mark.stopped then
+    local stopped_period, stopped_rounds = string.byte(row, -STOP, -1)
+    for place = math.max(1, #kept - stopped_period + 1), #kept do
+      if steps[place] == mark.fingerprint then
+        rounds = math.max(rounds, stopped_rounds)
+      end
+    end
+  end
+  return rounds - 1, rounds > 1 and twin or '', ''
+end
+
+-- A step of a cycle is refused: the cycle is stopped. A cycle of one step needs none.
+local function stop(mark)
+  if mark.kind == 'l' and mark.period > 1 and mark.rounds_here > mark.limit and not mark.stopped then
+    redis.call('APPEND', KEYS[mark.key], string.char(mark.period, mark.rounds_here))
+  end
 end
 
 local function leave(mark, id, header, call_id, life_ms)
