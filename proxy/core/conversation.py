@@ -30,6 +30,7 @@ class Conversation(msgspec.Struct, kw_only=True):
     asked        the fields of the body that shape the answer, by name: decoded, or as `msgspec.Raw` where they were
                  left undecoded. Without what providers do not answer by: the streaming flag, metadata, end user, cache
                  hints, service tier
+    beside       what shapes the answer and is not in the body, as `wire.beside` tells it
     system       system and developer texts
     tools        the names of the tools that are offered, in order
     turns        oldest first; the two sides alternate
@@ -39,6 +40,7 @@ class Conversation(msgspec.Struct, kw_only=True):
     """
 
     asked: dict[str, Any] = {}
+    beside: str = ""
     system: list[str] = []
     tools: list[str] = []
     turns: list[Turn] = []

@@ -1,7 +1,7 @@
 """Fingerprints: what two calls have in common, as keyed hashes. Nobody without the server's secret can test a guess of
 a prompt against one, and no text can be had back from them.
 
-* exact       the call that the provider would answer alike, whatever the order of keys, spacing or streaming flag
+* exact       the call that the provider would answer alike, whatever the order of keys, spacing, streaming flag or SDK
 * normalized  the same conversation but for ids, times and the like in system text and last turn, in any dialect
 * opening     what a task was asked to do: its first turn, normalized
 * step        the tools that were called last, with arguments and results, normalized; and how often they repeat
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 from binascii import hexlify
 from itertools import chain
@@ -51,6 +52,9 @@ PERIOD_MAX = 4
 """The longest cycle of steps that counts as a loop."""
 ROUNDS_MAX = 64
 """Rounds are counted so far back."""
+
+SAFE_INTEGER_MAX = 1 << 53
+"""Beyond it not every whole number is one of JSON's in every reader."""
 
 _ADDED_BY_AGENTS = re.compile(
     r"<(system-reminder|environment_context|environment_details|user_instructions|session_context|INSTRUCTIONS)\b"
@@ -95,7 +99,7 @@ class Fingerprinter:
                 name: self._in_order(value) if isinstance(value, msgspec.Raw) else value
                 for name, value in conversation.asked.items()
             }
-            return self._digest(b"exact", _encode((api, upstream, model, asked)))
+            return self._digest(b"exact", _encode((api, upstream, model, conversation.beside, asked)))
         except (RecursionError, UnicodeEncodeError):
             return None
 
@@ -258,10 +262,21 @@ def _said_by_user(text: str) -> str:
     return "".join(kept)
 
 
+def _number(text: str) -> float | int:
+    """`1.0` is asked as often as `1`, and is the same. Raises ValueError for one that no float can be."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text[:20])
+    return int(value) if value.is_integer() and abs(value) < SAFE_INTEGER_MAX else value
+
+
+_decode = msgspec.json.Decoder(float_hook=_number).decode
+
+
 def _decoded(raw: bytes) -> Any:
     """As it was sent where it cannot be read."""
     try:
-        return msgspec.json.decode(raw)
+        return _decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return msgspec.Raw(raw)
 

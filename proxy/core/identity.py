@@ -168,6 +168,14 @@ def outgoing_headers(
     return outgoing
 
 
+def own_credentials(headers: Mapping[str, str], found: FoundKey) -> list[str]:
+    """What the caller brings along for the provider, but for what is in the query. `headers` have lower-case names."""
+    if not found.own_credential:
+        return []
+    values = [headers.get(place, "") for place in CREDENTIAL_HEADERS]
+    return [value for value in values if value and not _keys_in(value)]
+
+
 def clean_query(query: str, key_text: str | None) -> str:
     """The query without our key, otherwise byte for byte as it was sent."""
     if not query:

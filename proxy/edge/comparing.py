@@ -13,13 +13,14 @@ from ..core.call import Call
 from ..core.caller import Caller
 from ..core.conversation import Conversation
 from ..core.duplicate_refusals import Finding, weigh
-from ..core.duplicates import DuplicateScope, Mark, Prints, marks_for, retry_of
+from ..core.duplicates import DuplicateScope, Mark, Prints, marks_for
 from ..core.fingerprint import Fingerprinter
 from ..core.policy import Policy, Upstream
 from ..core.record import Record
 from ..core.twins import Looked
 from ..store.marks import Marked
 from ..wire.conversations import read_conversation
+from .envelope import Envelope
 
 
 class Compared(msgspec.Struct, kw_only=True):
@@ -55,7 +56,7 @@ class Comparer:
         call: Call,
         upstream: Upstream,
         *,
-        headers: Mapping[str, str],
+        envelope: Envelope,
         fields: Mapping[str, Any] | bytes,
     ) -> Compared | None:
         """4  None where no rule is about the call, or its body holds nothing to compare."""
@@ -65,7 +66,8 @@ class Comparer:
         conversation = read_conversation(call, fields)
         if conversation is None:
             return None
-        token, attempt = retry_of(headers)
+        conversation.beside = envelope.beside
+        token, attempt = envelope.retry
         form = "plain"
         if call.stream:
             form = f"{'array' if call.json_array else 'events'}{' with usage' if call.usage_asked else ''}"

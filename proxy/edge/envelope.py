@@ -11,8 +11,10 @@ import msgspec
 from .. import wire
 from ..core import identity
 from ..core.caller import Caller
+from ..core.duplicates import retry_of
 from ..core.policy import Policy, Upstream
 from ..core.refusal import Refusal
+from ..wire.beside import said_beside
 from .answers import wanted_encodings
 from .keyring import Known
 from .paths import Target, TargetInvalid, read_target
@@ -55,6 +57,8 @@ class Envelope(msgspec.Struct, kw_only=True):
     wrong: Refusal | None = None
     caller: tuple[Known, str | None, str | None, Caller] | None = None
     _lines: dict[str, str] = {}
+    _beside: str = ""
+    _retry: tuple[bytes, int] | None = None
 
     def __repr__(self) -> str:
         """Without the lines, in which there are credentials."""
@@ -64,6 +68,22 @@ class Envelope(msgspec.Struct, kw_only=True):
     def memorable(self) -> bool:
         """It may lead to a call, and so may the next one like it."""
         return self.upstream is not None and self.wrong is None and isinstance(self.found, identity.FoundKey)
+
+    @property
+    def beside(self) -> str:
+        """What it says by which the provider answers, for duplicate rules."""
+        if not self._beside:
+            assert isinstance(self.found, identity.FoundKey)
+            credentials = identity.own_credentials(self.headers, self.found)
+            self._beside = said_beside(self.path, self.query, self.headers, credentials)
+        return self._beside
+
+    @property
+    def retry(self) -> tuple[bytes, int]:
+        """What the client says of its own retries, as `retry_of` tells it."""
+        if self._retry is None:
+            self._retry = retry_of(self.headers)
+        return self._retry
 
     def lines(self, dialect: str) -> str:
         """The header lines of a call that goes on as it came, each with its end. `dialect`: the one that it speaks."""

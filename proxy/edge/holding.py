@@ -27,6 +27,7 @@ from ..core.usage import Usage
 from ..store.calls import CallStore, StoreUnavailable, WindowMoved
 from ..wire import takes_other_model, takes_output_limit
 from .comparing import Compared, Comparer, found, put_finding
+from .envelope import Envelope
 from .outage import Allowed, Outage, outage_rules
 from .sentences import store_away
 
@@ -110,7 +111,7 @@ class Holder:
         upstream: Upstream,
         at_ms: int,
         *,
-        headers: Mapping[str, str],
+        envelope: Envelope,
         fields: Mapping[str, Any] | bytes,
     ) -> Plan:
         """4  What the call will cost, of which budgets that is taken, and what duplicate rules compare in it."""
@@ -121,7 +122,7 @@ class Holder:
             other = msgspec.structs.replace(call, model=model)
             if policy.decide(caller, other, upstream).refusal is None:  # nor does a task key grow by a budget's model
                 plan.ways.append(self._way(policy, caller, other, upstream, at_ms))
-        plan.compared = self._comparer.compare(policy, caller, call, upstream, headers=headers, fields=fields)
+        plan.compared = self._comparer.compare(policy, caller, call, upstream, envelope=envelope, fields=fields)
         return plan
 
     def _way(self, policy: Policy, caller: Caller, call: Call, upstream: Upstream, at_ms: int) -> Way:

@@ -157,7 +157,7 @@ class Relay:
         # 4  What it will cost, and of which budgets that is taken.
         if not call.free:
             flight.plan = self._holder.plan(
-                policy, caller, call, upstream, record.at_ms, headers=headers, fields=flight.fields
+                policy, caller, call, upstream, record.at_ms, envelope=envelope, fields=flight.fields
             )
         try:
             # 5  The hold. After this point the call must be settled.

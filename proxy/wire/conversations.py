@@ -39,11 +39,11 @@ NOT_ANSWERED_BY = frozenset(
         "cache_control",
         "service_tier",
         "serviceTier",
-        "store",
         "labels",
     }
 )
-"""Fields that change how an answer is sent, billed, kept or counted, and not what it is."""
+"""Fields that change how an answer is sent, billed or counted, and not what it is. `store` is none of them: an answer
+that its provider keeps can be gone on with by its id."""
 
 ARGUMENTS_REMEMBERED = 4096
 ARGUMENTS_REMEMBERED_CHARACTERS = 512

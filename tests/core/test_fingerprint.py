@@ -36,7 +36,7 @@ def test_order_of_keys_spacing_and_how_it_is_sent_make_no_other_call() -> None:
         "stream_options": {"include_usage": True},
         "metadata": {"a": "b"},
         "user": "ada",
-        "store": False,
+        "temperature": 0.0,
     }
     assert exact(BODY) == exact(json.dumps(turned, indent=3).encode()) == exact(BODY | sent)
 
@@ -48,6 +48,8 @@ def test_order_of_keys_spacing_and_how_it_is_sent_make_no_other_call() -> None:
         {"n": 2},
         {"seed": 7},
         {"max_tokens": 5},
+        {"temperature": 0.5},
+        {"store": True},
         {"messages": [{"role": "user", "content": "Fix the login page"}]},
         {"tools": [{"type": "function", "function": {"name": "x"}}]},
     ],

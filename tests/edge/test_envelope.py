@@ -114,3 +114,18 @@ def test_an_envelope_does_not_show_its_credentials() -> None:
     envelope.lines("openai")
     assert ADA not in repr(envelope)
     assert "sk-upstream" not in repr(envelope)
+
+
+def test_what_it_says_beside_its_body_has_the_callers_own_credential_but_neither_key_nor_task() -> None:
+    envelopes, rules = Envelopes(), policy()
+    first = opened(envelopes, rules).beside
+    assert opened(envelopes, rules, key=BEN, x_callmeter_task="PAY-7", user_agent="other").beside == first
+    assert opened(envelopes, rules, f"{PATH}?key={BEN}", key=None).beside == first
+    own = [opened(envelopes, rules, x_api_key=key).beside for key in ("sk-1", "sk-2")]
+    assert len({first, *own, opened(envelopes, rules, f"{PATH}?key=sk-1").beside}) == 4
+
+
+def test_retries_are_told_by_the_envelope_as_its_headers_say() -> None:
+    envelopes, rules = Envelopes(), policy()
+    assert opened(envelopes, rules).retry[1] == 0
+    assert opened(envelopes, rules, x_stainless_retry_count="2").retry[1] == 2

@@ -17,9 +17,11 @@ from proxy.core.price_book import compile_book
 from proxy.core.prices import Prices
 from proxy.core.record import Record
 from proxy.edge.comparing import Comparer
+from proxy.edge.envelope import read_envelope
 from proxy.edge.holding import Holder
 
 UPSTREAMS = "upstreams: {openai: {dialect: openai, url: 'http://127.0.0.1:1', key: k}}\n"
+ENVELOPE = read_envelope(Policy(), "/openai/v1/chat/completions", {})
 
 
 class Admitting:
@@ -53,7 +55,7 @@ async def drafted(model: str) -> Record:
     call = Call(api="openai.chat", dialect="openai", model=model, body_bytes=400, max_output_tokens=100)
     caller = Caller(org="default", team="default", user="ada", key_id="k")
     record = Record(call_id="c", at_ms=store.now_ms(), user="ada", key_id="k", provider="openai", model_asked=model)
-    plan = holder.plan(policy, caller, call, policy.upstreams["openai"], record.at_ms, headers={}, fields={})
+    plan = holder.plan(policy, caller, call, policy.upstreams["openai"], record.at_ms, envelope=ENVELOPE, fields={})
     assert await holder.reserve(record, plan, policy) is None
     return store.drafts[0]
 
@@ -87,5 +89,6 @@ def test_a_budget_offers_no_model_that_the_caller_may_not_use(
     call = Call(api="openai.chat", dialect="openai", route="/v1/chat/completions", model="gpt-5", body_bytes=400)
     caller = Caller(org="default", team="default", user="ada", key_id="k", models=allowed)
     upstream = policy.upstreams["openai"]
-    plan = holder_of(Admitting()).plan(policy, caller, call, upstream, Admitting().now_ms(), headers={}, fields={})
+    holder, now_ms = holder_of(Admitting()), Admitting().now_ms()
+    plan = holder.plan(policy, caller, call, upstream, now_ms, envelope=ENVELOPE, fields={})
     assert [way.call.model for way in plan.ways] == models
