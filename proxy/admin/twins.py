@@ -67,6 +67,7 @@ def task_fields(task: TwinTask) -> dict[str, Any]:
         "last_at": rfc3339(task.last_at_ms),
         "conversations": task.conversations,
         "calls": task.calls,
+        "refused": task.refused,
         "cost_nusd": task.cost_nusd,
         "repeats": task.repeat and msgspec.to_builtins(task.repeat),
     }

@@ -12,6 +12,7 @@ import click
 from ..core.cells import csv_lines
 from ..core.money import format_usd
 from ..core.record import Record, Result
+from ..core.refusal import CODES
 from ..core.usage import TOKEN_FIELDS
 from .admin_client import AdminClient, AdminError, find_admin
 from .output import clipped, further_back, printable, table_line
@@ -20,6 +21,9 @@ PAGE_CALLS = 500
 FOLLOW_S = 1.0
 """A call is in the ledger within a second of its end; looking more often would show nothing sooner."""
 RESULTS: tuple[str, ...] = get_args(Result)
+
+LENT = ("replayed", "joined")
+"""What the table shows of calls that were answered from their twins, the second of those that waited for it."""
 
 HEADS = ("TIME (UTC)", "USER", "TASK", "MODEL", "RESULT", "TOKENS", "COST", "MS")
 WIDTHS = (14, 11, 16, 20, 20, 9, 10, 6)
@@ -34,6 +38,17 @@ CSV_FIELDS = ["at" if name == "at_ms" else name for name in Record.__struct_fiel
 CSV_USAGE = (*TOKEN_FIELDS, "reasoning", "requests", "seconds", "images", "characters")
 
 
+class ResultChoice(click.Choice[str]):
+    """Results by name. What the table shows of a refused call is why, which is asked for in another way."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if value in CODES:
+            self.fail(f"`{value}` is why calls are refused; ask with --refusal {value}", parameter, context)
+        if value in LENT:
+            self.fail(f"`{value}` calls are `ok`; look for them in the table, or in `--format csv`", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--since", default="1h", show_default=True, help="How long ago (1h, 7d), or a time in RFC 3339.")
 @click.option("--until", help="As --since. Default: now.")
@@ -41,7 +56,7 @@ CSV_USAGE = (*TOKEN_FIELDS, "reasoning", "requests", "seconds", "images", "chara
 @click.option("--team")
 @click.option("--task")
 @click.option("--model", help="As asked for, or as answered.")
-@click.option("--result", type=click.Choice(RESULTS))
+@click.option("--result", type=ResultChoice(RESULTS))
 @click.option("--rule", help="The rule that decided.")
 @click.option("--refusal", metavar="CODE", help="Why we said no, such as `key_expired`.")
 @click.option("--follow", is_flag=True, help="Stay, and show calls as they come. Ctrl-C ends it.")
@@ -125,6 +140,8 @@ def csv_line(call: dict[str, Any]) -> str:
 
 def table_row(call: dict[str, Any]) -> str:
     result = call["refusal"] or call["result"]
+    if call["replayed"]:
+        result = LENT[call["joined"]]
     if call["count"] > 1:
         result = f"{call['count']}x {result}"
     cells = (

@@ -54,6 +54,9 @@ def call_lines(call: dict[str, Any]) -> list[str]:
         lines.append(f"  shadow   would have been refused by {', '.join(call['shadow'])}")
     if call["degraded"]:
         lines.append("  degraded decided while the store was away")
+    if call.get("replayed"):
+        waited = ", which it waited for" if call["joined"] else ""
+        lines.append(f"  answer   that of call {call['twin_of']}{waited}, once more at no cost")
     if call.get("twin_of"):
         lines.append(f"  twin     of call {call['twin_of']}, found by rule `{call['twin_rule']}` ({call['twin_kind']})")
     lines.append(f"  policy   {call['policy_version']}")

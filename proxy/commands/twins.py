@@ -11,8 +11,8 @@ from ..core.money import format_usd
 from .admin_client import find_admin
 from .output import further_back, printable, table_line
 
-HEADS = ("TASK", "USER", "BEGUN (UTC)", "REPEATS", "TIMES", "CALLS", "COST")
-NUMBERS = 3
+HEADS = ("TASK", "USER", "BEGUN (UTC)", "REPEATS", "TIMES", "CALLS", "REFUSED", "COST")
+NUMBERS = 4
 ALIKE = "similar"
 """The kind of rule that sees likeness and no more."""
 
@@ -51,7 +51,7 @@ def task_line(task: dict[str, Any]) -> list[str]:
     other = f"{like}{repeated['task']} of {repeated['user']}" if repeated else "-"
     begun = task["first_at"][5:16].replace("T", " ")
     cost = format_usd(task["cost_nusd"])
-    counts = [f"{task['conversations']:,}", f"{task['calls']:,}"]
+    counts = [f"{task[name]:,}" for name in ("conversations", "calls", "refused")]
     return [printable(task["task"]), printable(task["user"]), begun, printable(other), *counts, cost]
 
 
@@ -62,4 +62,6 @@ def told(group: dict[str, Any]) -> str:
     what = "The same work, or much alike," if alike else "The same work"
     cost, one = format_usd(group["cost_nusd"]), format_usd(group["one_cost_nusd"])
     times = sum(task["conversations"] for task in tasks)
-    return f"{what} {times:,} times, by {who}: {cost} in all; done once, it would have cost {one}."
+    count = sum(task["refused"] for task in tasks)
+    refused = f", {count:,} of its {group['calls']:,} calls refused" if count else ""
+    return f"{what} {times:,} times, by {who}{refused}: {cost} in all; done once, it would have cost {one}."

@@ -81,12 +81,11 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
         elif "task" in fields:
             advice = "name a task, best with a task key (`callmeter task NAME`)"
         elif "model" in fields:
-            advice = "use another model or ask your admin"
+            advice = "use another model" if self.help else "use another model or ask your admin"
         else:
-            advice = "ask your admin"
-        sentence = f"rule `{self.name}` refuses this call: {self.match.described(caller, call, upstream)}; {advice}"
-        if self.help:
-            sentence += f"; {self.help}"
+            advice = "" if self.help else "ask your admin"
+        told = f"rule `{self.name}` refuses this call: {self.match.described(caller, call, upstream)}"
+        sentence = "; ".join(filter(None, (told, advice, self.help)))
         return Refusal(code="task_required" if needs_task else "not_allowed", sentence=sentence, rule=self.name)
 
     def warning(self, caller: Caller, call: Call, upstream: Upstream) -> str:

@@ -19,6 +19,7 @@ from .answers import wanted_encodings
 from .keyring import Known
 from .paths import Target, TargetInvalid, read_target
 from .request import Headers, RawHeaders, Request, headers_of
+from .sentences import WEBSOCKET
 
 ENVELOPES_REMEMBERED = 512
 """Of the agents of a few minutes on one worker, some 3 MB. The oldest are forgotten first."""
@@ -150,6 +151,8 @@ def read_envelope(policy: Policy, raw_path: str, headers: Headers) -> Envelope:
     except TargetInvalid as invalid:
         wrong = Refusal(code="body_invalid", sentence=str(invalid))
         target = Target(task=None, segment="", rest="/", whole="/", query="")
+    if wrong is None and "sec-websocket-key" in headers:
+        wrong = WEBSOCKET  # passed on without its upgrade, as all else is that speaks of the connection, it is no call
     upstream, path, dialect = policy.upstream_for(target.segment), target.rest, ""
     if upstream is None:
         dialect = wire.short_form_dialect(target.whole, headers) or ""

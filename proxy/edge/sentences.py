@@ -7,6 +7,11 @@ from ..core.policy import Policy, Upstream
 from ..core.refusal import Refusal, quoted
 from .paths import Target
 
+WEBSOCKET = Refusal(
+    code="unknown_call",
+    sentence="Callmeter relays no WebSockets, which could not be metered; use the provider's API over HTTP",
+)
+
 
 def unknown_upstream(target: Target, policy: Policy, dialect: str) -> Refusal:
     """No upstream has the name, and the path alone does not say which one is meant. `dialect` is that of a path in
@@ -14,6 +19,8 @@ def unknown_upstream(target: Target, policy: Policy, dialect: str) -> Refusal:
     names = ", ".join(f"`{name}`" for name in sorted(policy.upstreams))
     if dialect:
         sentence = f"the policy has no upstream for the {dialect} dialect; use `/<upstream>/...` with one of {names}"
+    elif not target.segment:
+        sentence = f"the path names no upstream: call `/<upstream>/...` with one of {names}"
     else:
         sentence = f"there is no upstream {quoted(target.segment)}; the policy has {names}"
     return Refusal(code="unknown_call", sentence=sentence)

@@ -49,7 +49,8 @@ class Repeat(msgspec.Struct, frozen=True):
 
 
 class TwinTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One of a group. `calls` and `cost_nusd` are all that it ever had, `conversations` those that are the same work.
+    """One of a group. `calls` and `cost_nusd` are all that it ever had, `refused` of the calls those that came to
+    nothing, `conversations` those that are the same work.
     `repeat` is None for the one that was first, and for one that others repeat without repeating any."""
 
     org: str
@@ -59,6 +60,7 @@ class TwinTask(msgspec.Struct, frozen=True, kw_only=True):
     last_at_ms: int
     conversations: int
     calls: int
+    refused: int
     cost_nusd: int
     repeat: Repeat | None
 
@@ -181,6 +183,7 @@ def group_of(
                 last_at_ms=max(each.last_at_ms for each in mine),
                 conversations=count,
                 calls=sum(each.calls for each in mine),
+                refused=sum(each.refused for each in mine),
                 cost_nusd=sum(each.cost_nusd for each in mine),
                 repeat=None if work == first else shown_by.get(work),
             )

@@ -74,6 +74,12 @@ def test_a_refused_call_is_explained(admin: Admin) -> None:
     assert "budget team (shadow) for team=payments: 2,000,000 tokens, rolling 24h" in output
 
 
+@pytest.mark.parametrize(("joined", "waited"), [(False, ""), (True, ", which it waited for")])
+def test_a_call_that_was_answered_from_its_twin_is_explained(admin: Admin, joined: bool, waited: str) -> None:
+    admin.ledger.ingest(entries(made(1, replayed=True, joined=joined, twin_of="call000000", cost_nusd=0)))
+    assert f"answer   that of call call000000{waited}, once more at no cost" in run(explain, "call000001").stdout
+
+
 def test_a_user_is_explained_without_a_call(admin: Admin) -> None:
     output = run(explain, "--user", "ada", "--model", "claude-opus-9").stdout
     assert "access no-opus: rule `no-opus` refuses this call" in output

@@ -166,3 +166,15 @@ def test_no_name_can_steer_the_terminal() -> None:
 )
 def test_a_cost_says_what_it_rests_on(changes: dict[str, object], shown: str) -> None:
     assert module.cost(public(made(1, **changes))) == shown
+
+
+def test_an_answer_from_a_twin_is_told_in_the_table() -> None:
+    shown = [table_row(public(made(1, replayed=True, joined=joined))).split()[5] for joined in (False, True)]
+    assert shown == ["replayed", "joined"]
+
+
+def test_why_a_call_was_refused_is_asked_for_with_an_option_of_its_own() -> None:
+    result = calls_command("--result", "duplicate")
+    assert result.exit_code == 2
+    assert "`duplicate` is why calls are refused; ask with --refusal duplicate" in result.stderr
+    assert "`joined` calls are `ok`" in calls_command("--result", "joined").stderr

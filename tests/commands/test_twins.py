@@ -31,12 +31,20 @@ def test_a_group_is_a_table_and_a_sentence(admin: Admin) -> None:
     copied(admin)
     lines = twins_command("--since", "30d").stdout.splitlines()
     assert [line.split() for line in lines[:2]] == [
-        ["TASK", "USER", "BEGUN", "(UTC)", "REPEATS", "TIMES", "CALLS", "COST"],
-        ["PAY-7", "ada", *lines[1].split()[2:4], "-", "1", "1", "$0.0012"],
+        ["TASK", "USER", "BEGUN", "(UTC)", "REPEATS", "TIMES", "CALLS", "REFUSED", "COST"],
+        ["PAY-7", "ada", *lines[1].split()[2:4], "-", "1", "1", "0", "$0.0012"],
     ]
     assert "PAY-7 of ada" in lines[3]
     assert "\x1b" not in lines[2]
     assert lines[4] == "The same work 3 times, by 2 people: $1.00 in all; done once, it would have cost $0.0012."
+
+
+def test_work_that_was_refused_is_not_said_to_be_done(admin: Admin) -> None:
+    no = made(2, task="PAY-9", twin_of="call000001", result="refused", refusal="duplicate", cost_nusd=0)
+    admin.ledger.ingest(entries(made(1), no))
+    lines = twins_command("--since", "30d").stdout.splitlines()
+    assert lines[2].split()[-4:] == ["1", "1", "1", "$0.00"]
+    assert lines[3].startswith("The same work 2 times, by one person, 1 of its 2 calls refused: $0.0012 in all;")
 
 
 def test_json_is_the_answer_of_the_api_with_users_in_the_order_of_names(admin: Admin) -> None:

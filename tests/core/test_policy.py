@@ -71,8 +71,7 @@ def test_the_first_rule_that_matches_refuses_and_says_why() -> None:
     assert decision.refusal is not None
     assert (code(decision), decision.rule, decision.refusal.rule) == ("not_allowed", "no-frontier", "no-frontier")
     assert decision.refusal.sentence == (
-        "rule `no-frontier` refuses this call: user `ada`, model `gpt-5-mini`; "
-        "use another model or ask your admin; ask in #ai"
+        "rule `no-frontier` refuses this call: user `ada`, model `gpt-5-mini`; use another model; ask in #ai"
     )
 
 

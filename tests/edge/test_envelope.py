@@ -129,3 +129,11 @@ def test_retries_are_told_by_the_envelope_as_its_headers_say() -> None:
     envelopes, rules = Envelopes(), policy()
     assert opened(envelopes, rules).retry[1] == 0
     assert opened(envelopes, rules, x_stainless_retry_count="2").retry[1] == 2
+
+
+def test_a_websocket_is_refused_and_not_passed_on_as_something_else() -> None:
+    wrong = opened(Envelopes(), policy(), upgrade="websocket", Sec_WebSocket_Key="x").wrong
+    assert wrong is not None
+    assert (
+        wrong.sentence == "Callmeter relays no WebSockets, which could not be metered; use the provider's API over HTTP"
+    )

@@ -31,3 +31,7 @@ def test_a_name_cannot_end_its_own_quoting() -> None:
 def test_the_limit_of_a_body_is_told_in_mebibytes() -> None:
     assert "0.5 MiB" in body_too_large(2**19).sentence
     assert "32 MiB" in body_too_large(32 * 2**20).sentence
+
+
+def test_a_path_without_an_upstream_is_told_how_one_is_named() -> None:
+    assert sentence("/", "").startswith("the path names no upstream: call `/<upstream>/...` with one of `")
