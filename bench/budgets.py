@@ -27,7 +27,7 @@ from proxy.store.client import Client
 from proxy.store.counters import Spent, set_counters
 from proxy.store.embedded import EmbeddedServer
 from proxy.store.keyspace import KEYS, SHARDS, shard_of
-from proxy.store.packing import joined, packed
+from proxy.store.packing import packed
 
 from .callmeter import callmeter
 from .main_job import Bench, Measured, modes
@@ -144,8 +144,8 @@ class Scripts:
         reserves = []
         for call_id in ids:
             record = Record(call_id=call_id, at_ms=now_ms, user="ada", key_id="k", model="gpt-5-mini")
-            arguments = joined(packed((call_id, encode(record), 30_000, 0, 0)), takes.packed_reserve(holding))
-            reserves.append(client.run("reserve", joined(keys.to_reserve(call_id), holding.packed_keys), arguments))
+            arguments = packed((call_id, encode(record), 30_000, 0, 0)), takes.packed_reserve(holding)
+            reserves.append(client.run("reserve", (keys.to_reserve(call_id), holding.packed_keys), arguments))
         await client.call("CONFIG", "RESETSTAT")
         await asyncio.gather(*reserves)
         told = (await client.call("INFO", "commandstats")).decode()

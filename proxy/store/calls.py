@@ -24,7 +24,7 @@ from .holds import HOLD_LIFE_MS, RENEW_MS, SETTLED_MEMORY_MS
 from .keyspace import KEYS, SHARDS, shard_of
 from .marks import NO_MARKS, Marked, kept_answer, parse_answer
 from .owed import Owed, OwedLater, OwedRecord, OwedRelease
-from .packing import Packed, joined, packed, packed_text
+from .packing import Packed, packed, packed_text
 from .spool import Spool
 from .takes import NO_HOLDING, Holding
 
@@ -405,7 +405,7 @@ class CallStore:
             keys.append(hold.holding.packed_keys)
             arguments.append(takes.packed_reserve(hold.holding))
         sent_ms = self._clock_ms()
-        reply: list[Any] = await self._client.run("reserve", joined(*keys), joined(*arguments))
+        reply: list[Any] = await self._client.run("reserve", keys, arguments)
         self._clock.learn(int(reply[1]), sent_ms=sent_ms)
         return reply
 

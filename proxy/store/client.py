@@ -164,10 +164,10 @@ class Client:
 
     async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs `scripts/<name>.lua` and returns its reply. Raises StoreError."""
-        return await self.run(name, packed(keys), packed(arguments))
+        return await self.run(name, (packed(keys),), (packed(arguments),))
 
-    async def run(self, name: str, keys: Packed, arguments: Packed) -> Any:
-        """The same with what is packed already."""
+    async def run(self, name: str, keys: Sequence[Packed], arguments: Sequence[Packed]) -> Any:
+        """The same with what is packed already, in as many parts as it was."""
         script = SCRIPTS[name]
         try:
             return await self._send_packed(script_command(script.by_sha, keys, arguments))

@@ -10,7 +10,7 @@ from ..core.usage import Usage
 from . import takes
 from .client import Client
 from .keyspace import ShardKeys
-from .packing import Packed, joined, packed, packed_number, packed_text
+from .packing import Packed, packed, packed_number, packed_text
 from .takes import Holding
 
 HOLD_LIFE_MS = 30_000
@@ -62,8 +62,8 @@ async def end(
     amounts = packed_number(charge.nusd), packed_number(charge.tokens), _how(charge.calls, late, kept)
     while True:
         told = Packed(11, b"".join((*whose, packed_text(holding.text), *amounts)))
-        arguments = joined(told, takes.packed_settle(holding))
-        reply = await client.run("settle", joined(names, holding.packed_keys), arguments)
+        arguments = told, takes.packed_settle(holding)
+        reply = await client.run("settle", (names, holding.packed_keys), arguments)
         if not isinstance(reply, list):
             return int(reply)
         holding = takes.parse(reply[1])

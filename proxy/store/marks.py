@@ -9,11 +9,12 @@ from functools import lru_cache
 
 import msgspec
 
-from ..core.duplicates import Frame, Kind, Mark
+from ..core.duplicates import TOKEN_BYTES, Frame, Kind, Mark
+from ..core.fingerprint import FINGERPRINT_BYTES, ROUNDS_MAX, SKETCH_BYTES, STEP_BYTES
 from ..core.twins import Looked, Seen, exceeded
 from .errors import StoreError
 from .keyspace import KEYS, shard_of
-from .packing import Packed, packed, packed_number, packed_text, template
+from .packing import Gaps, Packed, packed, packed_number, packed_text, template
 
 WHO_BYTES_MAX = 60
 """Of a user or a task, what is kept beside a fingerprint; longer names are cut."""
@@ -30,6 +31,12 @@ _IN_A_ROW: frozenset[Kind] = frozenset({"loop", "similar"})
 _KINDS = {"exact": "e", "normalized": "e", "task": "t", "loop": "l", "similar": "s"}
 
 NO_MARKS = packed((0,))
+_ID = Gaps(b"%b", 16)
+_TOLD = Gaps(b"%b%b%b", TOKEN_BYTES + 2 + FINGERPRINT_BYTES)
+_TOLD_OF_A_STEP = Gaps(b"%b%b%b", TOKEN_BYTES + 2 + STEP_BYTES)
+"""Token, attempt with rounds, and fingerprint of a mark; of a step or a sketch, which are as long as each other."""
+assert STEP_BYTES == SKETCH_BYTES
+_FIRST_ATTEMPT = tuple([bytes((0, rounds)) for rounds in range(ROUNDS_MAX + 1)])
 _UNSEEN = Seen()
 
 
@@ -53,20 +60,17 @@ class Marked:
         names: list[bytes] = []
         told: list[bytes] = []
         for mark in self.marks:
-            parts = mark.token, bytes((mark.attempt, mark.rounds)), mark.fingerprint
-            told.append(packed_text(b"".join(parts)))
+            attempt, rounds = mark.attempt, mark.rounds
+            how = bytes((attempt, rounds)) if attempt else _FIRST_ATTEMPT[rounds]
+            told += (mark.token, how, mark.fingerprint)
             if mark.frame.kind not in _IN_A_ROW:
                 names.append(hexlify(mark.fingerprint))
             if mark.frame.lends:
                 answer, leader = KEYS[shard].answer(mark.answer), KEYS[shard].leader(mark.answer).encode()
                 keys += (packed_text(answer.encode()), packed_text(leader))
                 names.append(leader)
-        of_call = (
-            packed_text(bytes.fromhex(call_id)),
-            _who(self.user, self.task),
-            packed_text(layout.lines % tuple(names)),
-            packed_number(self.waiting_since_ms),
-        )
+        lines, waiting = packed_text(layout.lines % tuple(names)), packed_number(self.waiting_since_ms)
+        of_call = bytes.fromhex(call_id), _who(self.user, self.task), lines, waiting
         return (
             Packed(layout.keys.number, layout.keys.data % tuple(keys)),
             Packed(layout.arguments.number, layout.arguments.data % (*of_call, *told)),
@@ -116,9 +120,11 @@ def _layout(shard: int, frames: tuple[Frame, ...]) -> _Layout:
     keys = KEYS[shard]
     named: list[str | None] = []
     lines: list[str] = []
-    arguments: list[str | int | None] = [len(frames), None, None, None, None, LEADER_LIFE_MS]
+    arguments: list[str | int | Gaps | None] = [len(frames), _ID, None, None, None, LEADER_LIFE_MS]
     for frame in frames:
+        told = _TOLD
         if frame.kind in _IN_A_ROW:
+            told = _TOLD_OF_A_STEP
             names = [keys.row(frame.counter)]
             lines.append(_literal(f"r {names[0]}"))
         else:
@@ -132,7 +138,7 @@ def _layout(shard: int, frames: tuple[Frame, ...]) -> _Layout:
             lines.append("a %b")
         action = frame.lends or ("refuse" if frame.refuses else "")
         since_ms = -frame.length_ms or frame.begins_ms
-        arguments += (_KINDS[frame.kind], len(names), frame.limit, since_ms, frame.expires_ms, action, None)
+        arguments += (_KINDS[frame.kind], len(names), frame.limit, since_ms, frame.expires_ms, action, told)
     return _Layout(template(named), "\n".join(lines).encode(), template(arguments))
 
 

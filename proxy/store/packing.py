@@ -27,15 +27,17 @@ def packed(arguments: Sequence[Argument]) -> Packed:
     return Packed(len(arguments), data[data.index(b"\n") + 1 :])
 
 
-def joined(*parts: Packed) -> Packed:
-    """All of these, one behind the other."""
-    return Packed(sum([part.number for part in parts]), b"".join([part.data for part in parts]))
-
-
-def script_command(called: Packed, keys: Packed, arguments: Packed) -> bytes:
+def script_command(called: Packed, keys: Sequence[Packed], arguments: Sequence[Packed]) -> bytes:
     """The command that runs a script: how it is called, how many keys, the keys, its arguments."""
-    count = called.number + 1 + keys.number + arguments.number
-    return b"*%d\r\n%b%b%b%b" % (count, called.data, packed_number(keys.number), keys.data, arguments.data)
+    key_count, all_keys = 0, []
+    for part in keys:
+        key_count += part.number
+        all_keys.append(part.data)
+    count, all_arguments = called.number + 1 + key_count, []
+    for part in arguments:
+        count += part.number
+        all_arguments.append(part.data)
+    return b"".join((b"*%d\r\n" % count, called.data, packed_number(key_count), *all_keys, *all_arguments))
 
 
 _BEGINNINGS = tuple([b"$%d\r\n" % length for length in range(4096)])
@@ -57,7 +59,22 @@ def packed_number(number: int) -> bytes:
 _PACKED_SMALL = tuple([packed_text(b"%d" % number) for number in range(256)])
 
 
-def template(arguments: Sequence[Argument | None]) -> Packed:
+class Gaps(msgspec.Struct, frozen=True):
+    """An argument of which parts are still to be filled in. Its text has `%b` for them and `%%` for `%`; `length` is
+    that of the whole argument, which is the same whatever is filled in."""
+
+    text: bytes
+    length: int
+
+
+def template(arguments: Sequence[Argument | Gaps | None]) -> Packed:
     """These arguments, with `%b` in the places of those that are None and still to be packed."""
-    parts = [b"%b" if argument is None else packed((argument,)).data.replace(b"%", b"%%") for argument in arguments]
-    return Packed(len(arguments), b"".join(parts))
+    return Packed(len(arguments), b"".join([_form_of(argument) for argument in arguments]))
+
+
+def _form_of(argument: Argument | Gaps | None) -> bytes:
+    if argument is None:
+        return b"%b"
+    if isinstance(argument, Gaps):
+        return b"$%d\r\n%b\r\n" % (argument.length, argument.text)
+    return packed((argument,)).data.replace(b"%", b"%%")

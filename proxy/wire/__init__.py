@@ -185,9 +185,8 @@ def open_meter(
 ) -> Meter:
     """A fresh meter for the answer to `call`, which began with this status and these headers."""
     speaks = _dialect_of(call)
-    reader: Reader = SilentReader()
-    if speaks is not None:
-        reader = speaks.reader(call, provider=provider, request_body=request_body)
+    reader: Reader
+    reader = SilentReader() if speaks is None else speaks.reader(call, provider=provider, request_body=request_body)
     return AnswerMeter(
         reader,
         status=status,

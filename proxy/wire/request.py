@@ -110,7 +110,7 @@ def _may_repeat_a_field(body: bytes, fields: JsonFields) -> bool:
 def _may_repeat_model(body: bytes) -> bool:
     """Whether `model` may be the name of more than one field. A letter of it may hide in an escape, which no encoder of
     JSON writes for a letter."""
-    return body.count(b'"model"') > 1 or (b"\\u006" in body and _ESCAPED_LETTER.search(body) is not None)
+    return body.count(b'"model"') > 1 or (body.find(b"\\u006") >= 0 and _ESCAPED_LETTER.search(body) is not None)
 
 
 def _may_be_json(content_type: str) -> bool:

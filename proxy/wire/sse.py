@@ -13,6 +13,8 @@ EVENT_BYTES_MAX = 16 * 1024 * 1024
 """One event. The last event of a Responses stream repeats the whole answer, images included; more is no answer."""
 
 _BOM = b"\xef\xbb\xbf"
+_CR, _LF = b"\r\n"
+"""As numbers, which are found in bytes four times as fast as texts are."""
 
 EventSink = Callable[[str, bytes], None]
 
@@ -31,7 +33,7 @@ class SseParser:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if not self._buffer and not self._skipping and data.startswith(b"data: {") and b"\r" not in data:
+        if not self._buffer and not self._skipping and data.startswith(b"data: {") and _CR not in data:
             # What nearly every piece of a real stream is: whole events, most often exactly one.
             if data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n"):
                 self._begun = True
@@ -57,7 +59,7 @@ class SseParser:
             self._skip_line_feed = False
             if data.startswith(b"\n"):
                 data = data[1:]
-        if b"\r" in data:
+        if _CR in data:
             # A carriage return ends its line at once; the line feed of a CRLF that was cut in two is skipped later.
             self._skip_line_feed = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -86,7 +88,7 @@ class SseParser:
         if not self._begun:
             self._begun = True
             block = block.removeprefix(_BOM)
-        if block.startswith(b"data: ") and b"\n" not in block:
+        if block.startswith(b"data: ") and _LF not in block:
             self._sink("", block[6:])
             return
         name = ""

@@ -83,7 +83,7 @@ class UsageRemover:
             not self._held
             and not self._passing
             and data.endswith(b"\n\n")
-            and (b'"usage"' not in data or (b'"choices":[{' in data and data.find(b"\n\n") == len(data) - 2))
+            and (data.find(b'"usage"') < 0 or (data.find(b'"choices":[{') >= 0 and data.find(b"\n\n") == len(data) - 2))
         ):
             # What nearly every piece is: whole events without usage, or one event that has choices.
             return data

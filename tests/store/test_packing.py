@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import hiredis
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.store.packing import (
     NO_ARGUMENTS,
     Argument,
-    joined,
+    Gaps,
     packed,
     packed_number,
     packed_text,
@@ -24,24 +26,27 @@ def at_once(arguments: list[Argument]) -> bytes:
     return bytes(hiredis.pack_command(tuple(arguments)))  # type: ignore[arg-type]  # its stub forgot the `...`
 
 
-@given(st.lists(some_arguments, min_size=1, max_size=4).filter(any))
-def test_a_command_of_parts_is_the_command_that_is_packed_at_once(parts: list[list[Argument]]) -> None:
-    together: list[Argument] = [argument for part in parts for argument in part]
-    whole = joined(*[packed(part) for part in parts], NO_ARGUMENTS)
-    assert b"*%d\r\n%b" % (whole.number, whole.data) == at_once(together)
+in_parts = st.lists(some_arguments, max_size=4)
 
 
-@given(some_arguments, some_arguments)
+@given(in_parts, in_parts)
 def test_a_script_is_called_with_its_keys_their_number_and_its_arguments(
-    keys: list[Argument], arguments: list[Argument]
+    keys: list[list[Argument]], arguments: list[list[Argument]]
 ) -> None:
+    """In however many parts they come."""
     called = packed(("EVALSHA", "0123"))
-    expected = at_once(["EVALSHA", "0123", len(keys), *keys, *arguments])
-    assert script_command(called, packed(keys), packed(arguments)) == expected
+    all_keys = [*chain.from_iterable(keys)]
+    expected = at_once(["EVALSHA", "0123", len(all_keys), *all_keys, *chain.from_iterable(arguments)])
+    packed_keys, packed_arguments = (
+        [packed(part) if part else NO_ARGUMENTS for part in each] for each in (keys, arguments)
+    )
+    assert script_command(called, packed_keys, packed_arguments) == expected
 
 
 @given(some_arguments, st.binary(), st.integers(0, 2**53))
 def test_what_is_filled_into_a_template_stands_in_its_place(around: list[Argument], text: bytes, number: int) -> None:
-    form = template([*around, None, "100 %", None, *around])
-    filled = form.data % (packed_text(text), packed_number(number))
-    assert b"*%d\r\n%b" % (form.number, filled) == at_once([*around, text, "100 %", number, *around])
+    gaps = Gaps(b"%b and 7%% %b", 2 * len(text) + len(b" and 7% "))
+    form = template([*around, None, "100 %", gaps, None, *around])
+    filled = form.data % (packed_text(text), text, text, packed_number(number))
+    arguments = [*around, text, "100 %", text + b" and 7% " + text, number, *around]
+    assert b"*%d\r\n%b" % (form.number, filled) == at_once(arguments)
