@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 
 import msgspec
 
@@ -45,8 +44,6 @@ FREE_REQUESTS = frozenset({"web_fetch", "tool_search"})
 """Tools that providers count but say they do not bill by the piece; what they read is paid as tokens."""
 
 MS_PER_HOUR = 3_600_000
-
-_token_counts = attrgetter(*TOKEN_FIELDS)
 
 
 class Band(msgspec.Struct, frozen=True):
@@ -137,9 +134,9 @@ def charge(rates: Rates, usage: Usage) -> tuple[dict[str, int], tuple[str, ...]]
         band = bands[0]
         if len(bands) > 1:
             band = _band_for(bands, usage)
-        for field, count, rate in zip(TOKEN_FIELDS, _token_counts(usage), band.tokens, strict=True):
-            if count:
-                amounts[field] = count * rate
+        for place, count in enumerate(usage.token_counts):
+            if count:  # two or three of nine
+                amounts[TOKEN_FIELDS[place]] = count * band.tokens[place]
         if band.reasoning is not None and usage.reasoning and usage.output:
             reasoning = min(usage.reasoning, usage.output)
             amounts["output"] -= reasoning * (amounts["output"] // usage.output)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import attrgetter
-
 import msgspec
 
 TOKEN_FIELDS = (
@@ -19,8 +16,6 @@ TOKEN_FIELDS = (
     "image_output",
 )
 """The fields that add up to all tokens of a call. `reasoning` is missing on purpose: it is a part of `output`."""
-
-_token_counts: Callable[[Usage], tuple[int, ...]] = attrgetter(*TOKEN_FIELDS)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,12 +44,23 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def tokens(self) -> int:
         """All tokens of the call, each counted once."""
-        return sum(_token_counts(self))
+        return sum(self.token_counts)
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """The counts of TOKEN_FIELDS, in their order."""
-        return _token_counts(self)
+        """The counts of TOKEN_FIELDS, in their order. Asked for several times a call, and by name in a third of the
+        time that `getattr` takes."""
+        return (
+            self.input,
+            self.cached_input,
+            self.cache_write,
+            self.cache_write_1h,
+            self.output,
+            self.audio_input,
+            self.audio_output,
+            self.image_input,
+            self.image_output,
+        )
 
     def __add__(self, other: Usage) -> Usage:
         """The usage of both together, as for a stream of parts that are billed one by one."""
@@ -64,7 +70,5 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         numbers = {f: getattr(self, f) + getattr(other, f) for f in self.__struct_fields__ if f != "requests"}
         return Usage(requests=requests, **numbers)
 
-
-_token_counts = attrgetter(*TOKEN_FIELDS)
 
 NO_USAGE = Usage()

@@ -122,7 +122,7 @@ class Flight(msgspec.Struct, kw_only=True):
         self.meter = wire.open_meter(
             self.call,
             provider=self.record.provider,
-            status=exchange.status,
+            status=self.answered,
             content_type=content_type,
             content_encoding=encoding,
         )

@@ -277,7 +277,7 @@ class Relay:
         cost = cost_header(record)
         if cost is not None:
             passed.append((b"x-callmeter-cost-usd", cost))
-        length = flight.exchange.length if flight.exchange is not None else None
+        length = flight.exchange.length if flight.exchange is not None and not whole else None
         response = WholeAnswer(status=record.status, fields=passed, body=whole, length=length)
         record.ms_first_byte = record.ms_total
         flight.writing_since_s = monotonic()

@@ -76,10 +76,9 @@ def grow(hold: Hold, *, nusd: int, tokens: int) -> Hold:
     return Hold(hold.org, records.encode(draft), takes.grown(hold.org, hold.holding, nusd=nusd, tokens=tokens))
 
 
-def states_of(numbers: Sequence[bytes]) -> list[State]:
-    """spent, held, spent, held, ... They are read at once, since each alone takes ten times as long."""
-    values = _integers.decode(b"[%b]" % b",".join(numbers))
-    assert len(values) == len(numbers), "a reply that is no list of whole numbers"
+def states_of(numbers: bytes) -> list[State]:
+    """`spent,held,spent,held`... They are read at once, since each alone takes ten times as long."""
+    values = _integers.decode(b"[%b]" % numbers)
     assert not len(values) % 2, "half a state"
     each = iter(values)
     return list(map(State, each, each))
@@ -202,7 +201,7 @@ class CallStore:
         if status == b"WINDOW":
             raise WindowMoved(now_ms)
         if status == b"REFUSED":
-            states = states_of(reply[2:])
+            states = states_of(reply[2])
             return Reserved(False, 0, states, blocked(candidates[0] if candidates else (), states), now_ms, looked)
         if status in (b"REPLAY", b"JOIN"):
             return Reserved(False, 0, [], [], now_ms, looked)
@@ -215,7 +214,7 @@ class CallStore:
             return Reserved(True, choice, [], [], now_ms)
         choice = int(reply[2])
         self._running[draft.call_id] = choices[choice]
-        return Reserved(True, choice, states_of(reply[3:]), [], now_ms, looked)
+        return Reserved(True, choice, states_of(reply[3]), [], now_ms, looked)
 
     def _looked(self, reply: list[Any], marked: Marked) -> Looked | None:
         """What the store made of the marks; taken out of its reply where it stands behind the states. Raises
@@ -256,7 +255,7 @@ class CallStore:
                     return None
                 if reply[0] == b"FULL":
                     growing = [take for take in hold.holding.takes if outgrown(take, nusd, tokens)]
-                    return NoRoom(growing[int(reply[1])].counter, *states_of(reply[2:]))
+                    return NoRoom(growing[int(reply[1])].counter, *states_of(b",".join(reply[2:])))
                 if reply[1]:
                     self._correct(call_id, adopt(hold, reply[1]))
                 else:

@@ -94,7 +94,7 @@ def _read_tools(value: Any) -> list[_Tool]:
 
 
 def _refers(
-    values: Iterable[Any], look: re.Pattern[bytes], reference: re.Pattern[bytes], *, byte: bytes = b'"'
+    values: Iterable[Any], look: re.Pattern[bytes], reference: re.Pattern[bytes], *, byte: int = ord('"')
 ) -> bool:
     """Whether some part of the request names a file that lies elsewhere. `byte` is in every such name: to find that
     there is none takes a tenth of a search."""
@@ -153,7 +153,7 @@ def mark_openai(call: Call, fields: Mapping[str, Any]) -> Call:
         if hosted := _hosted_by_openai(call, fields.get("tools")):
             reasons += hosted
             said.append(fields["tools"])
-    if _refers(said, _OPENAI_LOOK, _OPENAI_REFERENCE, byte=b"_"):
+    if _refers(said, _OPENAI_LOOK, _OPENAI_REFERENCE, byte=ord("_")):
         reasons.append(REFERENCE_REASON)
     return _mark(call, reasons)
 

@@ -22,3 +22,9 @@ def test_the_tokens_of_two_parts_are_the_tokens_of_both_together(first: Usage, s
     both = first + second
     assert both.tokens == first.tokens + second.tokens
     assert both.requests.get("web_search", 0) == sum(one.requests.get("web_search", 0) for one in (first, second))
+
+
+@given(USAGES)
+def test_the_counts_of_tokens_stand_in_the_order_of_their_fields(usage: Usage) -> None:
+    assert usage.token_counts == tuple(getattr(usage, field) for field in TOKEN_FIELDS)
+    assert usage.tokens == sum(usage.token_counts)

@@ -11,8 +11,8 @@
 --       attempt (1), rounds (1), fingerprint   then for each candidate: how many takes, the takes as text, from when and
 --       until when all their windows admit (until 0: always), and for each take: limit (empty: never refuses), amount,
 --       when its `held` expires (0: never), start of a rolling window (else empty)
--- Reply ADMITTED, now, choice, then spent and held of each take before the call;  REFUSED, now, spent and held of each
---       take of candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
+-- Reply ADMITTED, now, choice, spent and held of each take before the call as one text;  REFUSED, now, the same of
+--       candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
 --       hold already, which lives on;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
 --       With marks, ADMITTED and REFUSED end in a list of what was there under each: how many, the first of them (its
 --       id as 16 bytes), its user and task; the list is empty where there was none at all;  REPLAY, now, answer, that
@@ -140,8 +140,7 @@ while argument <= #ARGV do
     return {'WINDOW', now}
   end
 
-  local reply = {'ADMITTED', now, string.format('%.0f', choice)}
-  local values, fits, at = {}, true, first
+  local states, values, fits, at = {}, {}, true, first
   if count > 0 then
     values = redis.call('MGET', unpack(KEYS, key, key + 2 * count - 1))
   end
@@ -155,7 +154,7 @@ while argument <= #ARGV do
         fits = false
       end
     end
-    reply[i + 3], reply[i + 4] = spent, held
+    states[i], states[i + 1] = spent, held
     at = at + 4
   end
 
@@ -172,18 +171,14 @@ while argument <= #ARGV do
     end
     if leave_all then
       leave_all()
-      reply[#reply + 1] = seen_before
     end
-    return reply
+    return {'ADMITTED', now, choice, table.concat(states, ','), seen_before}
   end
-  if not refused then
-    reply[1], refused = 'REFUSED', reply
-    table.remove(reply, 3)
-  end
+  refused = refused or {'REFUSED', now, table.concat(states, ',')}
   choice, key, argument = choice + 1, key + 2 * count, at
 end
 if seen_before then
   stop_all()
-  refused[#refused + 1] = seen_before
+  refused[4] = seen_before
 end
 return refused
