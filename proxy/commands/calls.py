@@ -140,7 +140,7 @@ def csv_line(call: dict[str, Any]) -> str:
 
 def table_row(call: dict[str, Any]) -> str:
     result = call["refusal"] or call["result"]
-    if call["replayed"]:
+    if call["replayed"] and call["result"] == "ok":
         result = LENT[call["joined"]]
     if call["count"] > 1:
         result = f"{call['count']}x {result}"

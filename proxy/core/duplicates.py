@@ -88,6 +88,7 @@ class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     length_ms     of a rolling window, else 0
     expires_ms    when the place of now is over
     refuses       a call beyond the limit is refused
+    stops         of a loop rule that refuses: what it compares is one task, so that a cycle stays refused
     lends         how a call beyond the limit is answered from its twin: "" not at all, `replay`, `join`; `lead`: it
                   goes upstream all the same, and lends its own answer
     """
@@ -101,6 +102,7 @@ class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     length_ms: int = 0
     expires_ms: int
     refuses: bool = False
+    stops: bool = False
     lends: Lends = ""
 
     def since_ms(self, now_ms: int) -> int:
@@ -109,11 +111,13 @@ class Frame(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class DuplicateScope(msgspec.Struct, frozen=True):
-    """A rule that a call meets, and whose calls it is compared with: the id of its memory, the values of `per`."""
+    """A rule that a call meets, and whose calls it is compared with: the id of its memory, the values of `per`, and
+    whether these are the calls of one task."""
 
     rule: DuplicateRule
     counter: str
     values: tuple[str, ...]
+    of_a_task: bool = False
     _frames: dict[Lends, Frame] = {}
 
     def frame(self, now_ms: int, lends: Lends = "") -> Frame:
@@ -135,6 +139,7 @@ def _frame(scope: DuplicateScope, now_ms: int, lends: Lends) -> Frame:
         turn = now_ms // length_ms
         places = (f"{length_ms}.{turn}", f"{length_ms}.{turn - 1}")
         begins_ms, ends_ms, expires_ms = turn * length_ms, (turn + 1) * length_ms, (turn + 2) * length_ms
+    refuses = rule.enforced and rule.then == "refuse"
     return Frame(
         kind=rule.kind,
         counter=scope.counter,
@@ -144,7 +149,8 @@ def _frame(scope: DuplicateScope, now_ms: int, lends: Lends) -> Frame:
         ends_ms=ends_ms,
         length_ms=length_ms,
         expires_ms=expires_ms,
-        refuses=rule.enforced and rule.then == "refuse",
+        refuses=refuses,
+        stops=refuses and rule.kind == "loop" and scope.of_a_task,
         lends=lends,
     )
 
@@ -183,7 +189,8 @@ class DuplicateIndex:
 
 def _scope(rule: DuplicateRule, caller: Caller, call: Call, upstream: Upstream) -> DuplicateScope:
     counter, values = counter_of(rule.identity, rule.per, caller, call, upstream)
-    return DuplicateScope(rule, counter, tuple([value or ABSENT for value in values]))
+    of_a_task = "task" in rule.per and bool(caller.task)
+    return DuplicateScope(rule, counter, tuple([value or ABSENT for value in values]), of_a_task)
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -168,12 +168,13 @@ def outgoing_headers(
     return outgoing
 
 
-def own_credentials(headers: Mapping[str, str], found: FoundKey) -> list[str]:
-    """What the caller brings along for the provider, but for what is in the query. `headers` have lower-case names."""
+def own_credentials(pairs: Iterable[tuple[str, str]], found: FoundKey) -> list[tuple[str, str]]:
+    """What the caller brings along for the provider, with its place: what `outgoing_headers` lets pass, so all but what
+    is in the query. Names may be of any case."""
     if not found.own_credential:
         return []
-    values = [headers.get(place, "") for place in CREDENTIAL_HEADERS]
-    return [value for value in values if value and not _keys_in(value)]
+    placed = [(name.lower(), value) for name, value in pairs if _kind_of(name) == "credential"]
+    return [(name, value) for name, value in placed if value and not _keys_in(value)]
 
 
 def clean_query(query: str, key_text: str | None) -> str:

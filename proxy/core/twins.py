@@ -25,8 +25,8 @@ from .fingerprint import PERIOD_MAX, ROUNDS_MAX
 
 ITEMS_MAX = 64
 """Calls remembered of one fingerprint: the first, and the newest. Beyond it `repeats` says no more than this."""
-STEPS_MAX = 64
-"""Steps remembered of one task: a loop of 16 rounds of 4 calls."""
+STEPS_KEPT = 64
+"""Steps remembered of one task at least: a loop of 16 rounds of 4 calls. Where more may pass, as many as it takes."""
 SKETCHES_MAX = 64
 """Calls that a new one is compared with for likeness."""
 LIKE_BITS_MAX = 5
@@ -100,12 +100,24 @@ def rounds_at_end(steps: Sequence[bytes]) -> tuple[int, int]:
     cycles that stand there equally often the shortest counts; without steps none does."""
     best, best_period = min(1, len(steps)), 1
     for period in range(1, min(PERIOD_MAX, len(steps)) + 1):
-        same = period
-        while same < len(steps) and steps[-1 - same] == steps[-1 - same + period]:
-            same += 1
-        if same // period > best:
-            best, best_period = same // period, period
+        if (rounds := cycled(steps, period) // period) > best:
+            best, best_period = rounds, period
     return min(best, ROUNDS_MAX), best_period
+
+
+def cycled(steps: Sequence[bytes], period: int) -> int:
+    """How many steps at the end go on as a cycle of so many does."""
+    same = min(period, len(steps))
+    while same < len(steps) and steps[-1 - same] == steps[-1 - same + period]:
+        same += 1
+    return same
+
+
+def kept_in_row(mark: Mark) -> int:
+    """How many steps, or sketches, are remembered: of steps enough for one round of the longest cycle too many."""
+    if mark.frame.kind == "similar":
+        return SKETCHES_MAX
+    return PERIOD_MAX * min(max(STEPS_KEPT // PERIOD_MAX, mark.frame.limit + 1), ROUNDS_MAX)
 
 
 class Twins:
@@ -115,10 +127,12 @@ class Twins:
         self.places: dict[tuple[str, str], dict[bytes, Remembered]] = {}
         self.rows: dict[str, list[tuple[str, bytes]]] = {}
         """By counter: the steps of a loop rule, or the sketches of a `similar` one, each with its call."""
-        self.stops: dict[str, tuple[int, int]] = {}
-        """By counter: how many steps the cycle has that was refused last, and how many rounds of it there were. Refused
-        steps leave nothing, so that the next step of the cycle would seem to break it; it is stopped until a step comes
-        that is none of its own. A cycle of one step needs no such thing: without the refused ones it seems whole."""
+        self.stops: dict[str, tuple[str, int]] = {}
+        """By counter: the call of which a cycle was refused last, and how many steps that has. Refused steps leave
+        nothing, so that the next step of the cycle would seem to break it; it is stopped until a step comes that is
+        none of its own, or too few of its steps are left. A cycle of one step needs no such thing: without the refused
+        ones it seems whole. Only the cycles of one task: others, too, take the steps of a user, and mean no more of it.
+        """
         self.answers: dict[str, tuple[str, int]] = {}
         """By the name of the answer: the call that it is from, and when it was kept."""
         self.leaders: dict[str, str] = {}
@@ -153,7 +167,7 @@ class Twins:
         ]
         if blocked:
             for mark in [marks[place] for place in blocked if marks[place].frame.kind == "loop"]:
-                self._stop(mark, now_ms)
+                self._stop(call_id, mark)
             return Looked(False, seen, blocked=blocked)
         self.leave(call_id, marks, user=user, task=task)
         return Looked(True, seen)
@@ -180,9 +194,10 @@ class Twins:
             like = [call_id for call_id, sketch in row if differing_bits(sketch, mark.fingerprint) <= LIKE_BITS_MAX]
             return Seen(len(like), like[0]) if like else Seen()
         rounds = max(self._rounds(mark, row)[0], mark.rounds)
-        period, stopped_rounds = self.stops.get(mark.frame.counter, (0, 0))
-        if period and mark.fingerprint in [step for _, step in row[-period:]]:
-            rounds = max(rounds, stopped_rounds)
+        period = self._stopped(mark, now_ms)
+        steps = [step for _, step in row]
+        if period and mark.fingerprint in steps[-period:]:
+            rounds = max(rounds, min((cycled(steps, period) + 1) // period, ROUNDS_MAX))
         before = [call_id for call_id, step in row if step == mark.fingerprint]
         return Seen(rounds - 1, before[0] if rounds > 1 and before else "")
 
@@ -193,11 +208,19 @@ class Twins:
             steps.append(mark.fingerprint)
         return rounds_at_end(steps)
 
-    def _stop(self, mark: Mark, now_ms: int) -> None:
+    def _stop(self, call_id: str, mark: Mark) -> None:
         """A step of a cycle is refused."""
-        rounds, period = self._rounds(mark, self._row(mark, now_ms))
-        if period > 1 and rounds > mark.frame.limit:
-            self.stops.setdefault(mark.frame.counter, (period, rounds))
+        now_ms = made_at_ms(call_id)
+        row = self._row(mark, now_ms)
+        rounds, period = self._rounds(mark, row)
+        if mark.frame.stops and period > 1 and rounds > mark.frame.limit and not self._stopped(mark, now_ms):
+            self.rows[mark.frame.counter] = row
+            self.stops[mark.frame.counter] = call_id, period
+
+    def _stopped(self, mark: Mark, now_ms: int) -> int:
+        """How many steps the cycle has that is stopped; 0 where none is."""
+        call_id, period = self.stops.get(mark.frame.counter, ("", 0))
+        return period if period and mark.frame.stops and made_at_ms(call_id) >= mark.frame.since_ms(now_ms) else 0
 
     def _row(self, mark: Mark, now_ms: int) -> list[tuple[str, bytes]]:
         since_ms = mark.frame.since_ms(now_ms)
@@ -227,7 +250,7 @@ class Twins:
                     row.pop()
                 row.append((call_id, mark.fingerprint))
                 self.stops.pop(mark.frame.counter, None)
-                self.rows[mark.frame.counter] = row[-(STEPS_MAX if mark.frame.kind == "loop" else SKETCHES_MAX) :]
+                self.rows[mark.frame.counter] = row[-kept_in_row(mark) :]
             else:
                 self._leave(call_id, mark, user, task)
             if mark.answer and self.leaders.get(mark.answer) not in self.running:
@@ -274,9 +297,7 @@ class Twins:
     def _forget(self, call_id: str, mark: Mark) -> None:
         if mark.frame.kind in ("loop", "similar"):
             row = self.rows.get(mark.frame.counter, [])
-            left = self.rows[mark.frame.counter] = [each for each in row if each[0] != call_id]
-            if len(left) < len(row):  # there were fewer rounds than it seemed
-                self.stops.pop(mark.frame.counter, None)
+            self.rows[mark.frame.counter] = [each for each in row if each[0] != call_id]
             return
         for (counter, _), prints in self.places.items():
             found = prints.get(mark.fingerprint) if counter == mark.frame.counter else None

@@ -75,8 +75,8 @@ class Envelope(msgspec.Struct, kw_only=True):
         """What it says by which the provider answers, for duplicate rules."""
         if not self._beside:
             assert isinstance(self.found, identity.FoundKey)
-            credentials = identity.own_credentials(self.headers, self.found)
-            self._beside = said_beside(self.path, self.query, self.headers, credentials)
+            credentials = identity.own_credentials(self.headers.items(), self.found)
+            self._beside = said_beside(self.path, self.query, self.headers.items(), credentials)
         return self._beside
 
     @property
@@ -151,7 +151,7 @@ def read_envelope(policy: Policy, raw_path: str, headers: Headers) -> Envelope:
     except TargetInvalid as invalid:
         wrong = Refusal(code="body_invalid", sentence=str(invalid))
         target = Target(task=None, segment="", rest="/", whole="/", query="")
-    if wrong is None and "sec-websocket-key" in headers:
+    if wrong is None and ("websocket" in headers.get("upgrade", "").lower() or "sec-websocket-key" in headers):
         wrong = WEBSOCKET  # passed on without its upgrade, as all else is that speaks of the connection, it is no call
     upstream, path, dialect = policy.upstream_for(target.segment), target.rest, ""
     if upstream is None:

@@ -46,7 +46,7 @@ class Flight(msgspec.Struct, kw_only=True):
     reading            what the answer told; once it is there usage, cost and times are in the record
     settling           the record is on its way to the store
     waited_s           how long it waited for its running twin
-    sent_s, head_s     when it went to the provider, and when that began to answer; 0: it did not
+    sent_s, arrived_s  when it went to the provider, and when that had sent what the agent is given first; 0: it did not
     writing_since_s    when the write began that the agent has not taken yet; 0 when none waits
     """
 
@@ -67,7 +67,7 @@ class Flight(msgspec.Struct, kw_only=True):
     waited_s: float = 0.0
     sent_s: float = 0.0
     answered: int = 0
-    head_s: float = 0.0
+    arrived_s: float = 0.0
     first_write_s: float = 0.0
     writing_since_s: float = 0.0
     exchange: Exchange | None = None
@@ -136,7 +136,7 @@ class Flight(msgspec.Struct, kw_only=True):
         if self.first_write_s:
             record.ms_first_byte = ms(self.first_write_s - self.started_s)
         before_s = (self.sent_s or self.first_write_s or now_s) - self.started_s - self.body_s - self.waited_s
-        after_s = max(0.0, self.first_write_s - self.head_s) if self.head_s else 0.0
+        after_s = max(0.0, self.first_write_s - self.arrived_s) if self.arrived_s else 0.0
         record.ms_overhead = ms(before_s + after_s)
 
 

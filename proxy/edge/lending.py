@@ -80,15 +80,17 @@ class Lending:
     async def _pause(self, flight: Flight, pause_s: float) -> None:
         """Waits; a stream of events that has waited for long says so meanwhile."""
         begun_s = monotonic()
-        if flight.call.events and flight.waited_s >= KEEP_ALIVE_S * (flight.kept_alive + 1):
-            if flight.begun is None:
-                fields = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
-                flight.begun = StreamedAnswer(status=200, fields=passed_on(fields, flight.record, []))
-                await flight.begun.prepare(flight.request)
-            flight.kept_alive += 1
-            await flight.begun.write(KEEP_ALIVE)
-        await asyncio.sleep(pause_s)
-        flight.waited_s += monotonic() - begun_s
+        try:
+            if flight.call.events and flight.waited_s >= KEEP_ALIVE_S * (flight.kept_alive + 1):
+                if flight.begun is None:
+                    fields = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+                    flight.begun = StreamedAnswer(status=200, fields=passed_on(fields, flight.record, []))
+                    await flight.begun.prepare(flight.request)
+                flight.kept_alive += 1
+                await flight.begun.write(KEEP_ALIVE)
+            await asyncio.sleep(pause_s)
+        finally:
+            flight.waited_s += monotonic() - begun_s
 
     # -- the one that lends -------------------------------------------------------------------------------------------
 

@@ -229,7 +229,7 @@ class Relay:
     async def _answer(self, flight: Flight) -> AgentAnswer:
         exchange, record = flight.exchange, flight.record
         assert exchange is not None
-        flight.head_s = monotonic()
+        flight.arrived_s = monotonic()
         content_type, encoding = flight.open_meter()
         record.status = exchange.status
         flight.packed = encoding not in ("", "identity")
@@ -260,11 +260,13 @@ class Relay:
                 gathered.append(data)
                 size += len(data)
                 if size > GATHER_BYTES_MAX:
+                    flight.arrived_s = monotonic()
                     flight.meter.feed(b"".join(gathered))
                     return None
         except BaseException:
             flight.meter.feed(b"".join(gathered))  # what was seen of it counts
             raise
+        flight.arrived_s = monotonic()
         whole = b"".join(gathered)
         flight.meter.read_whole(whole)
         return whole
@@ -312,6 +314,8 @@ class Relay:
         may_be_cut, refusal = flight.may_be_cut, None
         try:
             while refusal is None and (data := await exchange.read()):
+                if not flight.first_write_s:
+                    flight.arrived_s = monotonic()
                 if may_be_cut or remover is not None:
                     meter.feed(data)
                     if may_be_cut and flight.outgrown:

@@ -136,7 +136,7 @@ def _layout(shard: int, frames: tuple[Frame, ...]) -> _Layout:
         if frame.lends:
             named += (None, None)
             lines.append("a %b")
-        action = frame.lends or ("refuse" if frame.refuses else "")
+        action = frame.lends or ("stop" if frame.stops else "refuse" if frame.refuses else "")
         since_ms = -frame.length_ms or frame.begins_ms
         arguments += (_KINDS[frame.kind], len(names), frame.limit, since_ms, frame.expires_ms, action, told)
     return _Layout(template(named), "\n".join(lines).encode(), template(arguments))

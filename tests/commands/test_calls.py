@@ -171,6 +171,7 @@ def test_a_cost_says_what_it_rests_on(changes: dict[str, object], shown: str) ->
 def test_an_answer_from_a_twin_is_told_in_the_table() -> None:
     shown = [table_row(public(made(1, replayed=True, joined=joined))).split()[5] for joined in (False, True)]
     assert shown == ["replayed", "joined"]
+    assert table_row(public(made(1, replayed=True, result="client_gone"))).split()[5] == "client_gone"
 
 
 def test_why_a_call_was_refused_is_asked_for_with_an_option_of_its_own() -> None:

@@ -44,6 +44,26 @@ def test_calls_without_a_task_are_compared_with_those_of_the_same_user() -> None
 
 
 @pytest.mark.parametrize(
+    ("fields", "task", "stops"),
+    [
+        ({"per": ("task",)}, "PAY-7", True),
+        ({"per": ("user", "task")}, "none", True),
+        ({"per": ("task",)}, None, False),
+        ({"per": ("user",)}, "PAY-7", False),
+        ({"per": ("task",), "then": "warn"}, "PAY-7", False),
+        ({"per": ("task",), "mode": "shadow"}, "PAY-7", False),
+    ],
+)
+def test_a_cycle_is_stopped_where_the_steps_of_one_task_are_refused(
+    fields: dict[str, Any], task: str | None, stops: bool
+) -> None:
+    (scope,) = DuplicateIndex([rule("loop", **fields)]).scopes(caller(task=task), call(), OPENAI)
+    assert scope.frame(NOON_MS).stops is stops
+    (scope,) = DuplicateIndex([rule("exact", **fields)]).scopes(caller(task=task), call(), OPENAI)
+    assert not scope.frame(NOON_MS).stops
+
+
+@pytest.mark.parametrize(
     "changed", [{"limit": 9}, {"then": "warn"}, {"mode": "shadow"}, {"help": "x"}, {"samples": True}]
 )
 def test_what_a_rule_remembers_survives_changes_of_everything_but_its_identity(changed: dict[str, Any]) -> None:

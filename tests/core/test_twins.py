@@ -123,7 +123,7 @@ def test_calls_of_another_turn_are_no_retries() -> None:
 
 
 def step(name: bytes, **fields: Any) -> Mark:
-    return mark("loop", fingerprint=name * 8, **({"limit": 3, "refuses": True, "rounds": 1} | fields))
+    return mark("loop", fingerprint=name * 8, **({"limit": 3, "refuses": True, "stops": True, "rounds": 1} | fields))
 
 
 def test_equal_steps_in_a_row_are_a_loop_also_in_new_conversations() -> None:
@@ -161,17 +161,57 @@ def test_a_refused_cycle_tells_how_often_it_was_there_also_of_the_steps_after() 
     assert seen == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
-def test_a_cycle_is_stopped_no_longer_than_its_rule_wants_and_its_calls_hold() -> None:
+def test_a_cycle_is_stopped_no_longer_than_its_limit_wants() -> None:
     many = Many()
     assert [many.admitted(step(name, limit=1)) for name in (b"a", b"b", b"a", b"b", b"a")] == [True] * 3 + [False] * 2
     assert many.admitted(step(b"a", limit=2))
+
+
+def test_a_cycle_is_stopped_no_longer_than_its_calls_hold() -> None:
     many = Many()
-    for name in (b"a", b"b"):
-        assert many.admitted(step(name, limit=1))
+    assert many.admitted(step(b"a", limit=1))
+    assert many.admitted(step(b"b", limit=1))
     assert many.call(step(b"a", limit=1), result="").admitted
     assert not many.admitted(step(b"b", limit=1))
     many.twins.settle(call_id(3), kept=False)
     assert many.admitted(step(b"a", limit=1))
+
+
+def test_a_call_that_fails_outside_the_cycle_does_not_free_it() -> None:
+    many = Many()
+    assert many.call(step(b"x", limit=1), result="").admitted
+    assert [many.admitted(step(name, limit=1)) for name in (b"a", b"b", b"a", b"b")] == [True] * 3 + [False]
+    many.twins.settle(call_id(1), kept=False)
+    assert not many.admitted(step(b"a", limit=1))
+
+
+def test_a_cycle_is_stopped_no_longer_than_its_steps_are_in_the_window() -> None:
+    many = Many()
+
+    def admitted(name: bytes, minute: float) -> bool:
+        at_ms = NOON_MS + int(minute * 60_000)
+        return many.admitted(step(name, limit=2, length_ms=600_000), at_ms=at_ms)
+
+    assert [admitted(name, minute) for minute, name in enumerate((b"a", b"b", b"a", b"b", b"a", b"b"))][-2:] == [
+        True,
+        False,
+    ]
+    assert not admitted(b"a", 9.5)
+    assert admitted(b"b", 10.5), "the first step is out of the window: two rounds are left, and this one"
+
+
+def test_steps_of_a_user_without_a_task_are_no_cycle_of_one_agent() -> None:
+    """A stop would refuse the first step of whatever else that user does."""
+    many = Many()
+    limited = {"limit": 2, "stops": False}
+    assert [many.admitted(step(name, **limited)) for name in (b"a", b"b") * 3] == [True] * 5 + [False]
+    assert many.admitted(step(b"a", **limited))
+
+
+def test_enough_steps_are_kept_for_the_longest_cycle() -> None:
+    many = Many()
+    admitted = [many.admitted(step(bytes([place]), limit=20)) for place in (1, 2, 3, 4) * 22]
+    assert admitted == [True] * 83 + [False] * 5
 
 
 def test_the_rounds_of_the_conversation_itself_count() -> None:

@@ -132,8 +132,10 @@ def test_retries_are_told_by_the_envelope_as_its_headers_say() -> None:
 
 
 def test_a_websocket_is_refused_and_not_passed_on_as_something_else() -> None:
-    wrong = opened(Envelopes(), policy(), upgrade="websocket", Sec_WebSocket_Key="x").wrong
+    wrong = opened(Envelopes(), policy(), upgrade="WebSocket").wrong
     assert wrong is not None
+    assert opened(Envelopes(), policy(), Sec_WebSocket_Key="x").wrong == wrong
+    assert opened(Envelopes(), policy(), upgrade="h2c").wrong is None
     assert (
         wrong.sentence == "Callmeter relays no WebSockets, which could not be metered; use the provider's API over HTTP"
     )

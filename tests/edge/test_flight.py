@@ -30,7 +30,7 @@ def test_ids_made_in_the_same_moment_differ() -> None:
 
 
 def test_overhead_is_our_share_alone_without_the_upload_and_without_the_provider() -> None:
-    flown = flight(body_s=0.3, sent_s=100.31, head_s=105.0, first_write_s=105.002)
+    flown = flight(body_s=0.3, sent_s=100.31, arrived_s=105.0, first_write_s=105.002)
     flown.clock_out(109.0)
     assert flown.record.ms_total == 9000.0
     assert flown.record.ms_first_byte == 5002.0
@@ -52,7 +52,7 @@ def test_a_call_that_is_answered_from_its_twin_waits_for_that_one_and_not_for_us
 
 
 def test_a_call_that_goes_upstream_after_its_twin_failed_has_not_waited_for_us() -> None:
-    flown = flight(waited_s=3.0, sent_s=103.004, head_s=105.0, first_write_s=105.001)
+    flown = flight(waited_s=3.0, sent_s=103.004, arrived_s=105.0, first_write_s=105.001)
     flown.clock_out(106.0)
     assert flown.record.ms_overhead == pytest.approx(5.0)
 

@@ -461,3 +461,21 @@ async def test_a_worker_knows_how_many_calls_run(store_url: str) -> None:
             await reading.head()
             assert edge.relay.running == 1
         await eventually(lambda: edge.relay.running == 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_provider_that_begins_early_and_goes_on_late_is_no_overhead_of_ours(
+    store_url: str, stream: bool
+) -> None:
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + b"data: [DONE]\n\n"
+        head, body = (SSE_HEAD, chunk(end) + b"0\r\n\r\n") if stream else (whole(ANSWER)[:-20], whole(ANSWER)[-20:])
+        writer.write(head)
+        await asyncio.sleep(0.4)
+        writer.write(body)
+
+    async with scripted(provider) as url, serving(store_url, policy(url)) as edge:
+        await edge.answer(CHAT, PLAIN | {"stream": stream})
+        (record,) = await edge.records(1)
+    assert record.ms_total > 390 > 200 > record.ms_overhead > 0

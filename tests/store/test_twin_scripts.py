@@ -68,12 +68,12 @@ work = st.builds(
 )
 loop = st.builds(
     lambda step, limit, rounds, refuses, attempt: a_mark(
-        "loop", step, limit, rounds=rounds, refuses=refuses, attempt=attempt
+        "loop", step, limit, rounds=rounds, refuses=refuses > 0, stops=refuses > 1, attempt=attempt
     ),
     st.sampled_from(STEPS),
     limits,
     st.sampled_from([1, 1, 1, 3]),
-    st.booleans(),
+    st.sampled_from([0, 1, 2, 2]),
     st.sampled_from([0, 0, 0, 1]),
 )
 like = st.builds(lambda sketch, limit: a_mark("similar", sketch, limit), st.sampled_from(SKETCHES), limits)
@@ -191,7 +191,7 @@ def test_cycles_are_stopped_as_the_specification_says(
     sequence: list[Any] = []
     for number, step in enumerate([step for turn in turns for step in turn]):
         slot = 1 + lasting.index(number) if number in lasting else 0
-        sequence.append(("reserve", slot, [a_mark("loop", step, limit, rounds=1, refuses=True)], 0, False))
+        sequence.append(("reserve", slot, [a_mark("loop", step, limit, rounds=1, refuses=True, stops=True)], 0, False))
         sequence.append(("settle", 0, "ok", False))
         if number - 2 in lasting:
             sequence.append(("settle", 1 + lasting.index(number - 2), "failed", False))

@@ -12,7 +12,7 @@ CHAT = "/v1/chat/completions"
 
 
 def said(path: str = CHAT, query: str = "", credentials: Any = (), **headers: str) -> str:
-    return said_beside(path, query, {name.replace("_", "-"): value for name, value in headers.items()}, credentials)
+    return said_beside(path, query, [(name.replace("_", "-"), value) for name, value in headers.items()], credentials)
 
 
 @pytest.mark.parametrize("name", ANSWERED_BY)
@@ -34,7 +34,14 @@ def test_what_the_query_asks_for_counts_in_any_order_and_the_stream_does_not() -
 
 
 def test_another_account_makes_another_call() -> None:
-    assert len({said(), said(credentials=["sk-a"]), said(credentials=["sk-b"]), said(credentials=["sk-a", ""])}) == 4
+    held = [], [("x-api-key", "a")], [("x-api-key", "b")], [("api-key", "a")], [("x-api-key", "a"), ("x-api-key", "b")]
+    assert len({said(credentials=each) for each in held}) == len(held)
+
+
+def test_a_header_that_comes_in_several_lines_is_the_same_as_in_one() -> None:
+    lines = [("Anthropic-Beta", "a"), ("anthropic-beta", "b")]
+    assert said_beside(CHAT, "", lines, ()) == said(anthropic_beta="a, b") == said(anthropic_beta="a,b")
+    assert said_beside(CHAT, "", lines, ()) != said_beside(CHAT, "", [lines[0], ("anthropic-beta", "c")], ())
 
 
 def test_no_value_can_be_taken_for_another() -> None:

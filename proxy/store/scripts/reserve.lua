@@ -7,10 +7,10 @@
 --       7 user and task as the memory keeps them, 8 the marks as text, 9 since when it waits for a running twin (0: it
 --       has just come), 10 how long a leader is one at most in ms; then for each mark: kind (e the same, t task, l loop,
 --       s similar), how many hashes, limit, since when calls count (below 0: so long before now), when the memory
---       expires, what happens beyond the limit (refuse, replay, join, lead, or empty), and in one: token (7 bytes),
---       attempt (1), rounds (1), fingerprint   then for each candidate: how many takes, the takes as text, from when and
---       until when all their windows admit (until 0: always), and for each take: limit (empty: never refuses), amount,
---       when its `held` expires (0: never), start of a rolling window (else empty)
+--       expires, what happens beyond the limit (refuse, stop: the same and a cycle stays refused, replay, join, lead, or
+--       empty), and in one: token (7 bytes), attempt (1), rounds (1), fingerprint   then for each candidate: how many
+--       takes, the takes as text, from when and until when all their windows admit (until 0: always), and for each take:
+--       limit (empty: never refuses), amount, when its `held` expires (0: never), start of a rolling window (else empty)
 -- Reply ADMITTED, now, choice, spent and held of each take before the call as one text;  REFUSED, now, the same of
 --       candidate 0;  WINDOW, now: the clock is outside a window;  HELD, now, takes as text: the call has its
 --       hold already, which lives on;  SETTLED, now: the call is settled, nothing is held. Error REBUILDING without an epoch.
@@ -85,8 +85,8 @@ if ARGV[5] ~= '0' then
   end
   stop_all = function()
     for _, mark in ipairs(marks) do
-      if mark.action == 'refuse' and mark.exceeded then
-        stop(mark)
+      if mark.exceeded then
+        stop(mark, ARGV[6])
       end
     end
   end
@@ -110,7 +110,7 @@ if ARGV[5] ~= '0' then
     marks[number], seen_before[number] = mark, {count, twin, who}
     any_before = any_before or count > 0
     mark.exceeded = count >= mark.limit
-    stopped = stopped or (action == 'refuse' and mark.exceeded)
+    stopped = stopped or (mark.exceeded and (action == 'refuse' or action == 'stop'))
   end
   if not any_before then
     seen_before = {}

@@ -1,9 +1,10 @@
 -- The marks of a call: what was there under each before it, and how it leaves its own. See core/twins.py, which is
 -- the specification, and store/marks.py, which writes the arguments.
-local ROW_MAX, ITEMS_MAX, RETRIES_MAX, PERIOD_MAX, ROUNDS_MAX, LIKE_BITS_MAX = 64, 64, 10, 4, 64, 5
+local STEPS_KEPT, SKETCHES_MAX, ITEMS_MAX, RETRIES_MAX, PERIOD_MAX, ROUNDS_MAX = 64, 64, 64, 10, 4, 64
+local LIKE_BITS_MAX = 5
 local NO_TOKEN = string.rep('\0', 7)
--- What stands behind a row where its last cycle is stopped: how many steps that has, and how many rounds there were.
-local STOP = 2
+-- The step of an item that says that a cycle is stopped begins so; how many steps that has is its last byte.
+local STOP = string.rep('\0', 7)
 
 local function in_window(value, first, since_ms)
   while first <= #value and made_at_ms(value, first) < since_ms do
@@ -76,18 +77,31 @@ local function differing_bits(one, other)
   return differing
 end
 
+-- How many of the first `count` steps go on at their end as a cycle of so many does.
+local function cycled(steps, count, period)
+  local same = math.min(period, count)
+  while same < count and steps[count - same] == steps[count - same + period] do
+    same = same + 1
+  end
+  return same
+end
+
 -- The steps of a task, or the sketches of calls. Leaves what counts of them in mark.row, and of a loop what there would
--- be with this call in mark.rounds_here and mark.period. Behind the steps there may be a stop: two bytes more.
+-- be with this call in mark.rounds_here and mark.period. Behind the steps a stop may stand.
 local function look_at_row(mark)
   local row = redis.call('GET', KEYS[mark.key]) or ''
   -- Calls need not come in the order of their times, so each is looked at.
   local kept = {}
-  for at = 1, #row - STOP, ITEM do
+  for at = 1, #row, ITEM do
     if made_at_ms(row, at) >= mark.since_ms then
       kept[#kept + 1] = string.sub(row, at, at + ITEM - 1)
     end
   end
   mark.row = kept
+  if #kept > 0 and mark.kind == 'l' and string.sub(kept[#kept], 17, 23) == STOP then
+    mark.stopped = mark.action == 'stop' and string.byte(kept[#kept], 24)
+    kept[#kept] = nil
+  end
   if mark.kind == 's' then
     local count, twin = 0, ''
     for place = 1, #kept do
@@ -111,33 +125,28 @@ local function look_at_row(mark)
   end
   local best, best_period = 1, 1
   for period = 1, math.min(PERIOD_MAX, #steps) do
-    local same = period
-    while same < #steps and steps[#steps - same] == steps[#steps - same + period] do
-      same = same + 1
-    end
-    local rounds = math.floor(same / period)
+    local rounds = math.floor(cycled(steps, #steps, period) / period)
     if rounds > best then
       best, best_period = rounds, period
     end
   end
   mark.period, mark.rounds_here = best_period, math.min(best, ROUNDS_MAX)
   local rounds = math.max(mark.rounds_here, mark.rounds)
-  mark.stopped = #row % ITEM == STOP
-  if mark.stopped then
-    local stopped_period, stopped_rounds = string.byte(row, -STOP, -1)
-    for place = math.max(1, #kept - stopped_period + 1), #kept do
-      if steps[place] == mark.fingerprint then
-        rounds = math.max(rounds, stopped_rounds)
-      end
+  for place = math.max(1, #kept - (mark.stopped or 0) + 1), mark.stopped and #kept or 0 do
+    if steps[place] == mark.fingerprint then
+      local stopped_rounds = math.floor((cycled(steps, #kept, mark.stopped) + 1) / mark.stopped)
+      rounds = math.max(rounds, math.min(stopped_rounds, ROUNDS_MAX))
+      break
     end
   end
   return rounds - 1, rounds > 1 and twin or '', ''
 end
 
--- A step of a cycle is refused: the cycle is stopped. A cycle of one step needs none.
-local function stop(mark)
-  if mark.kind == 'l' and mark.period > 1 and mark.rounds_here > mark.limit and not mark.stopped then
-    redis.call('APPEND', KEYS[mark.key], string.char(mark.period, mark.rounds_here))
+-- A step of a cycle is refused: the cycle is stopped.
+local function stop(mark, id)
+  if mark.action == 'stop' and mark.period > 1 and mark.rounds_here > mark.limit and not mark.stopped then
+    local row = table.concat(mark.row) .. id .. STOP .. string.char(mark.period)
+    redis.call('SET', KEYS[mark.key], row, 'KEEPTTL')
   end
 end
 
@@ -148,7 +157,11 @@ local function leave(mark, id, header, call_id, life_ms)
       row[#row] = nil
     end
     row[#row + 1] = id .. mark.fingerprint
-    redis.call('SET', KEYS[mark.key], table.concat(row, '', math.max(1, #row - ROW_MAX + 1)), 'PXAT', mark.expires_ms)
+    local most = SKETCHES_MAX
+    if mark.kind == 'l' then
+      most = PERIOD_MAX * math.min(math.max(STEPS_KEPT / PERIOD_MAX, mark.limit + 1), ROUNDS_MAX)
+    end
+    redis.call('SET', KEYS[mark.key], table.concat(row, '', math.max(1, #row - most + 1)), 'PXAT', mark.expires_ms)
   elseif not mark.known then
     local items = mark.items
     if mark.retries then
@@ -163,7 +176,8 @@ local function leave(mark, id, header, call_id, life_ms)
       end
       items = items .. id .. mark.token .. string.char(math.min(mark.attempt, RETRIES_MAX))
     end
-    if redis.call('HSET', KEYS[mark.key], mark.fingerprint, (mark.header or header) .. items) == 1 then
+    local is_new = redis.call('HSET', KEYS[mark.key], mark.fingerprint, (mark.header or header) .. items) == 1
+    if is_new and redis.call('HLEN', KEYS[mark.key]) == 1 then
       redis.call('PEXPIREAT', KEYS[mark.key], mark.expires_ms)
     end
     if mark.found and mark.found ~= mark.key then

@@ -27,8 +27,7 @@ local function forget(call_id, marks, all)
       local row = redis.call('GET', rest)
       for at = 1, row and #row or 0, ITEM do
         if string.sub(row, at, at + 15) == id then
-          -- A stop behind the steps goes: there were fewer rounds than it seemed.
-          local left = string.sub(row, 1, at - 1) .. string.sub(row, at + ITEM, #row - #row % ITEM)
+          local left = string.sub(row, 1, at - 1) .. string.sub(row, at + ITEM)
           if left == '' then
             redis.call('DEL', rest)
           else
