@@ -45,7 +45,11 @@ class ResultChoice(click.Choice[str]):
         if value in CODES:
             self.fail(f"`{value}` is why calls are refused; ask with --refusal {value}", parameter, context)
         if value in LENT:
-            self.fail(f"`{value}` calls are `ok`; look for them in the table, or in `--format csv`", parameter, context)
+            self.fail(
+                f"`{value}` calls are `ok`; look for them in the table, or at `replayed` in `--format jsonl`",
+                parameter,
+                context,
+            )
         return super().convert(value, parameter, context)
 
 
@@ -58,7 +62,7 @@ class ResultChoice(click.Choice[str]):
 @click.option("--model", help="As asked for, or as answered.")
 @click.option("--result", type=ResultChoice(RESULTS))
 @click.option("--rule", help="The rule that decided.")
-@click.option("--refusal", metavar="CODE", help="Why we said no, such as `key_expired`.")
+@click.option("--refusal", type=click.Choice(tuple(CODES)), metavar="CODE", help="Why we said no, such as `loop`.")
 @click.option("--follow", is_flag=True, help="Stay, and show calls as they come. Ctrl-C ends it.")
 @click.option("--format", "form", type=click.Choice(("table", "jsonl", "csv")), default="table", show_default=True)
 def calls(follow: bool, form: str, **filters: str | None) -> None:

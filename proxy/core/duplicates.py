@@ -288,8 +288,9 @@ def _print(
         return None
     if kind == "normalized":
         prints.normalized = prints.normalized or maker.normalized(conversation)
-        if rule.samples and conversation.seed is not None and prints.normalized is not None:
-            return maker.varied(prints.normalized, conversation.seed)
+        seed = conversation.seed if rule.samples else None
+        if prints.normalized is not None and (seed is not None or call.choices > 1):
+            return maker.varied(prints.normalized, seed=seed, choices=call.choices)
         return prints.normalized
     if kind == "task":
         prints.opening = prints.opening or maker.opening(conversation)

@@ -69,7 +69,7 @@ _PATH = re.compile(rb"/[^/]*[/.][^/]")
 _BLOCK_BYTES = 64
 _PADS = (0x36, 0x5C)
 """HMAC (RFC 2104) with SHA-256. Its first block, the key, is hashed once for all; `hmac` hashes it with every call."""
-_KINDS = (b"exact", b"normalized", b"opening", b"step", b"seed")
+_KINDS = (b"exact", b"normalized", b"opening", b"step", b"sample")
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 Digest = bytes
@@ -135,9 +135,9 @@ class Fingerprinter:
                 return text
         return None
 
-    def varied(self, fingerprint: Digest, seed: int) -> Digest:
-        """The fingerprint of a call that asks for another sample of the same."""
-        return self._digest(b"seed", fingerprint, b"%d" % seed)
+    def varied(self, fingerprint: Digest, *, seed: int | None, choices: int) -> Digest:
+        """The fingerprint of a call that asks for another sample of the same, or for so many at once."""
+        return self._digest(b"sample", fingerprint, _encode((seed, choices)))
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,8 @@ class Fingerprinter:
             return b""
         called = [(name, _normal(conversation, arguments)) for name, arguments in newest[0].calls]
         results = [_normal(conversation, result) for result in newest[1].results]
-        return self._digest(b"step", _encode((called, results)))[:STEP_BYTES]
+        words = _normal(conversation, _words_beside(newest[1]))
+        return self._digest(b"step", _encode((called, results, words)))[:STEP_BYTES]
 
     # -- likeness -----------------------------------------------------------------------------------------------------
 
@@ -239,6 +240,11 @@ class Fingerprinter:
             self._remembered.clear()
         self._remembered[mark] = digest
         return digest
+
+
+def _words_beside(turn: Turn) -> str:
+    """What the user says behind the results of tools: who tells an agent to do otherwise has broken its loop."""
+    return "\n".join([_said_by_user(text) if "</" in text else text for text in turn.texts]).strip()
 
 
 def _said_by_user(text: str) -> str:
@@ -334,6 +340,8 @@ def rounds(conversation: Conversation) -> int:
 
 
 def _same_step(conversation: Conversation, one: tuple[Turn, Turn], other: tuple[Turn, Turn]) -> bool:
+    if not _same_text(conversation, _words_beside(one[1]), _words_beside(other[1])):
+        return False
     called, others_called = one[0].calls, other[0].calls
     results, others_results = one[1].results, other[1].results
     if len(called) != len(others_called) or len(results) != len(others_results):

@@ -29,8 +29,13 @@ STEPS_KEPT = 64
 """Steps remembered of one task at least: a loop of 16 rounds of 4 calls. Where more may pass, as many as it takes."""
 SKETCHES_MAX = 64
 """Calls that a new one is compared with for likeness."""
+STOP = bytes(7)
+"""What stops begin with, and no step does by chance."""
 LIKE_BITS_MAX = 5
 """Bits in which the sketches of like texts differ at most: where nine words in ten are the same, three do."""
+
+
+Row = list[tuple[str, bytes]]
 
 
 class Item(msgspec.Struct):
@@ -105,6 +110,26 @@ def rounds_at_end(steps: Sequence[bytes]) -> tuple[int, int]:
     return min(best, ROUNDS_MAX), best_period
 
 
+def stop_of(period: int) -> bytes:
+    """What stands in the place of a step behind a cycle of so many steps that was refused. Refused steps leave nothing,
+    so that the next step of the cycle would seem to break it. It is stopped until a step comes that is none of its own,
+    or too few of its steps are left. A cycle of one step needs none: without the refused ones it seems whole. Only the
+    cycles of one task are stopped: a user does more than one thing at a time."""
+    return STOP + bytes([period])
+
+
+def split_stop(row: Row) -> tuple[Row, int]:
+    """A row without the stop at its end, and how many steps the cycle has that is stopped there; 0: none is."""
+    if not row or not row[-1][1].startswith(STOP):
+        return row, 0
+    return row[:-1], row[-1][1][-1]
+
+
+def steps_of(row: Row) -> list[bytes]:
+    """The steps of a row; a stop that others came behind is like no other step."""
+    return [b"%d" % place if step.startswith(STOP) else step for place, (_, step) in enumerate(row)]
+
+
 def cycled(steps: Sequence[bytes], period: int) -> int:
     """How many steps at the end go on as a cycle of so many does."""
     same = min(period, len(steps))
@@ -125,14 +150,9 @@ class Twins:
 
     def __init__(self) -> None:
         self.places: dict[tuple[str, str], dict[bytes, Remembered]] = {}
-        self.rows: dict[str, list[tuple[str, bytes]]] = {}
-        """By counter: the steps of a loop rule, or the sketches of a `similar` one, each with its call."""
-        self.stops: dict[str, tuple[str, int]] = {}
-        """By counter: the call of which a cycle was refused last, and how many steps that has. Refused steps leave
-        nothing, so that the next step of the cycle would seem to break it; it is stopped until a step comes that is
-        none of its own, or too few of its steps are left. A cycle of one step needs no such thing: without the refused
-        ones it seems whole. Only the cycles of one task: others, too, take the steps of a user, and mean no more of it.
-        """
+        self.rows: dict[str, Row] = {}
+        """By counter: the steps of a loop rule, or the sketches of a `similar` one, each with its call. Behind a cycle
+        that was refused stands a stop (`stop_of`), with the call that was."""
         self.answers: dict[str, tuple[str, int]] = {}
         """By the name of the answer: the call that it is from, and when it was kept."""
         self.leaders: dict[str, str] = {}
@@ -193,36 +213,30 @@ class Twins:
         if mark.frame.kind == "similar":
             like = [call_id for call_id, sketch in row if differing_bits(sketch, mark.fingerprint) <= LIKE_BITS_MAX]
             return Seen(len(like), like[0]) if like else Seen()
+        row, period = split_stop(row)
         rounds = max(self._rounds(mark, row)[0], mark.rounds)
-        period = self._stopped(mark, now_ms)
-        steps = [step for _, step in row]
+        period = period if mark.frame.stops else 0
+        steps = steps_of(row)
         if period and mark.fingerprint in steps[-period:]:
             rounds = max(rounds, min((cycled(steps, period) + 1) // period, ROUNDS_MAX))
         before = [call_id for call_id, step in row if step == mark.fingerprint]
         return Seen(rounds - 1, before[0] if rounds > 1 and before else "")
 
-    def _rounds(self, mark: Mark, row: list[tuple[str, bytes]]) -> tuple[int, int]:
+    def _rounds(self, mark: Mark, row: Row) -> tuple[int, int]:
         """Of the task, with this call: rounds, and how many steps a round has."""
-        steps = [step for _, step in row]
+        steps = steps_of(row)
         if not (mark.attempt and steps and steps[-1] == mark.fingerprint):
             steps.append(mark.fingerprint)
         return rounds_at_end(steps)
 
     def _stop(self, call_id: str, mark: Mark) -> None:
         """A step of a cycle is refused."""
-        now_ms = made_at_ms(call_id)
-        row = self._row(mark, now_ms)
+        row, stopped = split_stop(self._row(mark, made_at_ms(call_id)))
         rounds, period = self._rounds(mark, row)
-        if mark.frame.stops and period > 1 and rounds > mark.frame.limit and not self._stopped(mark, now_ms):
-            self.rows[mark.frame.counter] = row
-            self.stops[mark.frame.counter] = call_id, period
+        if mark.frame.stops and not stopped and period > 1 and rounds > mark.frame.limit:
+            self.rows[mark.frame.counter] = [*row, (call_id, stop_of(period))]
 
-    def _stopped(self, mark: Mark, now_ms: int) -> int:
-        """How many steps the cycle has that is stopped; 0 where none is."""
-        call_id, period = self.stops.get(mark.frame.counter, ("", 0))
-        return period if period and mark.frame.stops and made_at_ms(call_id) >= mark.frame.since_ms(now_ms) else 0
-
-    def _row(self, mark: Mark, now_ms: int) -> list[tuple[str, bytes]]:
+    def _row(self, mark: Mark, now_ms: int) -> Row:
         since_ms = mark.frame.since_ms(now_ms)
         return [each for each in self.rows.get(mark.frame.counter, ()) if made_at_ms(each[0]) >= since_ms]
 
@@ -246,10 +260,10 @@ class Twins:
         for mark in marks:
             if mark.frame.kind in ("loop", "similar"):
                 row = self._row(mark, now_ms)
-                if mark.frame.kind == "loop" and mark.attempt and row and row[-1][1] == mark.fingerprint:
-                    row.pop()
+                last = -2 if mark.frame.kind == "loop" and split_stop(row)[1] else -1
+                if mark.frame.kind == "loop" and mark.attempt and row[last:] and row[last][1] == mark.fingerprint:
+                    del row[last]
                 row.append((call_id, mark.fingerprint))
-                self.stops.pop(mark.frame.counter, None)
                 self.rows[mark.frame.counter] = row[-kept_in_row(mark) :]
             else:
                 self._leave(call_id, mark, user, task)

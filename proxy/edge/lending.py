@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
+from ..core.duplicates import DuplicateRule
 from ..core.policy import Policy
+from ..core.twins import Looked, exceeded
 from ..core.windows import DAY_MS
 from ..store.calls import CallStore
 from ..store.sealing import Answered, Sealer
 from .answers import StreamedAnswer, passed_on
 from .capture import ANSWER_BYTES_MAX, Capture
-from .comparing import found, put_finding
+from .comparing import Compared, found, put_finding
 from .flight import Flight, Refused
 from .holding import Holder
 
@@ -33,6 +35,8 @@ POLL_S_MAX = 0.5
 KEEP_ALIVE_S = 5.0
 """A stream that waits says so this often, from then on: clients and proxies on the way give up silent connections."""
 KEEP_ALIVE = b": waiting for the same call that is running\n\n"
+BLANK_LINE = b"\r\n"
+"""For Google's SDK, which takes a comment for an answer that it cannot read."""
 
 
 class Lending:
@@ -55,11 +59,13 @@ class Lending:
         compared.waiting_since_ms = self._store.now_ms() - CLOCKS_MS
         while (looked := plan.looked) is not None:
             if looked.replays:
-                answered = self._unsealed(flight, looked.replays, looked.answer)
-                if answered is not None:
+                lent = self._unsealed(compared, looked)
+                if lent is not None:
                     put_finding(record, compared.prints, found(compared, plan.caller, looked, self._store.now_ms()))
                     record.twin_of, record.replayed, record.joined = looked.replays, True, flight.waited_s > 0
-                    return answered
+                    record.rule = record.twin_rule = lent[0].name
+                    record.twin_kind = lent[0].kind
+                    return lent[1]
                 compared.lend = False  # there is none that can be given: the call goes upstream
             else:
                 await self._pause(flight, pause_s)
@@ -68,13 +74,13 @@ class Lending:
                 raise Refused(refusal)
         return None
 
-    def _unsealed(self, flight: Flight, call_id: str, sealed: bytes) -> Answered | None:
-        assert flight.plan is not None
-        assert flight.plan.compared is not None
-        for name in {mark.answer for mark in flight.plan.compared.marks if mark.answer}:
-            answered = self._sealer.unseal(name, call_id, sealed)
-            if answered is not None:
-                return answered
+    def _unsealed(self, compared: Compared, looked: Looked) -> tuple[DuplicateRule, Answered] | None:
+        """The answer, and the rule that lends it."""
+        for scope, mark, seen in zip(compared.met, compared.marks, looked.seen, strict=True):
+            if mark.frame.lends in ("replay", "join") and exceeded(mark, seen):
+                answered = self._sealer.unseal(mark.answer, looked.replays, looked.answer)
+                if answered is not None:
+                    return scope.rule, answered
         return None
 
     async def _pause(self, flight: Flight, pause_s: float) -> None:
@@ -87,7 +93,7 @@ class Lending:
                     flight.begun = StreamedAnswer(status=200, fields=passed_on(fields, flight.record, []))
                     await flight.begun.prepare(flight.request)
                 flight.kept_alive += 1
-                await flight.begun.write(KEEP_ALIVE)
+                await flight.begun.write(BLANK_LINE if flight.call.dialect == "gemini" else KEEP_ALIVE)
             await asyncio.sleep(pause_s)
         finally:
             flight.waited_s += monotonic() - begun_s

@@ -239,9 +239,13 @@ class Relay:
         if flight.capture is not None:
             flight.capture.begin(record.status, passed)
         gathered: list[bytes] = []
-        if flight.begun is not None and exchange.status >= 400:
+        if flight.begun is not None and (exchange.status >= 400 or flight.packed):
             await self._gather(flight, gathered)
             sentence = f"the provider answered with status {exchange.status}"
+            if exchange.status < 400:
+                sentence = (
+                    f"the provider packed its answer (`{encoding}`), though asked not to, after the call had waited"
+                )
             return await self._ways_out.end_early(flight, flight.begun, b"", "upstream_unreachable", sentence)
         if "json" in content_type and not (flight.call.stream and exchange.status < 400):
             whole = await self._gather(flight, gathered)

@@ -104,7 +104,9 @@ class WaysOut:
         reading = self._closing.complete(flight, result="failed", cut=True)
         between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
         ending = b""
-        if flight.call.stream and not flight.packed and reading.error is None:  # else the provider has said it itself
+        # Where all that went out is our own waiting, the provider has told the agent nothing, whatever it told us.
+        unsaid = flight.begun is not None and not flight.first_write_s
+        if flight.call.stream and (unsaid or (not flight.packed and reading.error is None)):
             ending = wire.end_of_stream(flight.call, code, sentence)
         try:
             if between_events and (ending or reading.error):

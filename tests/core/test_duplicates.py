@@ -107,6 +107,14 @@ def test_a_call_without_task_and_session_is_the_work_of_no_task() -> None:
     assert len(marks_of(rule("task"), said=[WORK], who={"session": "s1"})) == 1
 
 
+def test_so_many_answers_at_once_are_another_call_than_one() -> None:
+    def fingerprints(choices: int) -> list[bytes]:
+        return [mark.fingerprint for mark in marks_of(rule("normalized"), call=call(choices=choices))]
+
+    assert len({*fingerprints(1), *fingerprints(2), *fingerprints(3)}) == 3
+    assert fingerprints(2) == fingerprints(2)
+
+
 def test_samples_are_no_twins_where_the_rule_says_so() -> None:
     def asking(**fields: Any) -> Any:
         return conversation("openai.chat", {"messages": [{"role": "user", "content": WORK}], **fields})

@@ -219,6 +219,30 @@ def test_times_in_arguments_and_results_make_no_other_step() -> None:
     assert rounds(told("openai.chat", said=["go"], steps=again)) == 2
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_what_the_user_says_behind_a_result_ends_a_loop(api: str) -> None:
+    loop = told(api, said=["go"], steps=steps("a", "a", "a"))
+    stopped = told(api, said=["go"], steps=steps("a", "a", "a"), last="No, read README.md instead")
+    assert (rounds(loop), rounds(stopped)) == (3, 1)
+    assert MAKER.step(loop) != MAKER.step(stopped)
+
+
+def test_what_an_agent_puts_behind_each_result_by_itself_ends_none() -> None:
+    def messages(*behind: str) -> Conversation:
+        said: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
+        for text in behind:
+            use = {"type": "tool_use", "id": "1", "name": "bash", "input": {"command": "make"}}
+            result = {"type": "tool_result", "tool_use_id": "1", "content": "failed"}
+            said.append({"role": "assistant", "content": [use]})
+            said.append({"role": "user", "content": [result, {"type": "text", "text": text}]})
+        return conversation("anthropic.messages", {"model": "claude", "max_tokens": 9, "messages": said})
+
+    reminders = [f"<system-reminder>{n} todos are left</system-reminder>" for n in (3, 2, 1)]
+    assert rounds(messages(*reminders)) == 3
+    assert rounds(messages("go on", "go on", "go on")) == 3
+    assert rounds(messages("go on", "go on", "stop that")) == 1
+
+
 def test_a_word_of_the_user_ends_a_loop() -> None:
     assert rounds(told("openai.chat", said=["go"], steps=steps("a", "a", "a"), last="")) == 3
     spoken = conversation(

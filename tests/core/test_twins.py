@@ -185,6 +185,15 @@ def test_a_call_that_fails_outside_the_cycle_does_not_free_it() -> None:
     assert not many.admitted(step(b"a", limit=1))
 
 
+def test_a_failed_step_outside_does_not_free_a_cycle() -> None:
+    many = Many()
+    assert [many.admitted(step(name, limit=1)) for name in (b"a", b"b", b"a", b"b")] == [True] * 3 + [False]
+    assert many.call(step(b"x", limit=1), result="failed").admitted
+    assert [many.admitted(step(name, limit=1)) for name in (b"a", b"b")] == [False] * 2
+    assert many.admitted(step(b"x", limit=1))
+    assert many.admitted(step(b"a", limit=1))
+
+
 def test_a_cycle_is_stopped_no_longer_than_its_steps_are_in_the_window() -> None:
     many = Many()
 

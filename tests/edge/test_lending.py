@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
 import pytest
+from google import genai
+from google.genai import types
 
 from proxy.edge import lending, ways_out
 from tests.support.scripted import SSE_HEAD, chunk, event, request_of, scripted, whole
 from tests.support.store import eventually
-from tests.support.worker import policy, serving
+from tests.support.worker import KEY, policy, serving
 
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
@@ -129,6 +132,75 @@ async def test_who_waits_for_json_lines_is_sent_no_comment(store_url: str, monke
             await waiting.head()
             assert waiting.headers["content-type"] == "application/x-ndjson"
             assert await waiting.body() == told
+
+
+GEMINI = "/gemini/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
+CHUNK = {"candidates": [{"content": {"role": "model", "parts": [{"text": "here"}]}, "finishReason": "STOP"}]}
+
+
+async def test_google_s_sdk_is_kept_waiting_with_what_it_can_read(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lending, "KEEP_ALIVE_S", 0.01)
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        called.set()
+        await go_on.wait()
+        writer.write(SSE_HEAD + chunk(event(CHUNK)) + b"0\r\n\r\n")
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=JOIN)) as edge:
+        host, port = edge.address
+        client = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=f"http://{host}:{port}"))
+
+        async def asks() -> list[str | None]:
+            stream = await client.aio.models.generate_content_stream(model="gemini-2.5-flash", contents="Where?")
+            return [part.text async for part in stream]
+
+        leader = asyncio.create_task(asks())
+        await called.wait()
+        waiting = asyncio.create_task(asks())
+        await asyncio.sleep(0.3)
+        go_on.set()
+        assert await leader == await waiting == ["here"]
+        records = await edge.records(2)
+    assert [record.joined for record in records] == [False, True]
+
+
+@pytest.mark.parametrize("answers", ["says no", "packs"])
+async def test_who_was_told_to_wait_is_told_of_an_error_of_its_own_call(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, answers: str
+) -> None:
+    """An empty stream with status 200 would look as if all were well."""
+    monkeypatch.setattr(lending, "KEEP_ALIVE_S", 0.01)
+    asked = {"model": "gpt-5-mini", "messages": ASK, "stream": True}
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        called.set()
+        await go_on.wait()
+        if answers == "says no":
+            error = {"error": {"message": "slow down", "type": "requests", "code": "rate_limit_exceeded"}}
+            writer.write(whole(json.dumps(error).encode(), status="429 Too Many Requests"))
+        else:
+            head = SSE_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+            writer.write(head + chunk(gzip.compress(b"data: [DONE]\n\n")) + b"0\r\n\r\n")
+
+    async with scripted(provider) as url, serving(store_url, policy(url, more=JOIN)) as edge:
+        async with edge.post(CHAT, asked) as leader:
+            await called.wait()
+            async with edge.post(CHAT, asked) as waiting:
+                await waiting.head()
+                leader.leave()
+                await asyncio.sleep(0.2)
+                go_on.set()
+                told = (await waiting.rest()).decode()
+        records = await edge.records(2)
+    assert '"error"' in told
+    assert ("answered with status 429" if answers == "says no" else "packed its answer (`gzip`)") in told
+    assert records[-1].result == "failed"
 
 
 async def test_who_was_told_to_wait_gets_nothing_packed(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

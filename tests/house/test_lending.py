@@ -98,6 +98,9 @@ def test_an_answer_is_given_again_byte_by_byte_for_nothing(lending: House, provi
     assert [record["replayed"] for record in records] == [False, True, True, True]
     assert {record["twin_of"] for record in records[1:]} == {records[0]["call_id"]}
     assert sum(record["cost_nusd"] for record in records[1:]) == 0
+    assert {(record["rule"], record["twin_rule"], record["twin_kind"]) for record in records[1:]} == {
+        ("again", "again", "exact")
+    }
     assert all(record["ms_overhead"] <= record["ms_total"] for record in records)
     assert (records[1]["result"], records[1]["status"], records[1]["usage_source"]) == ("ok", 200, "none")
 

@@ -87,7 +87,7 @@ local function cycled(steps, count, period)
 end
 
 -- The steps of a task, or the sketches of calls. Leaves what counts of them in mark.row, and of a loop what there would
--- be with this call in mark.rounds_here and mark.period. Behind the steps a stop may stand.
+-- be with this call in mark.rounds_here and mark.period. Behind a cycle that was refused stands a stop.
 local function look_at_row(mark)
   local row = redis.call('GET', KEYS[mark.key]) or ''
   -- Calls need not come in the order of their times, so each is looked at.
@@ -98,10 +98,6 @@ local function look_at_row(mark)
     end
   end
   mark.row = kept
-  if #kept > 0 and mark.kind == 'l' and string.sub(kept[#kept], 17, 23) == STOP then
-    mark.stopped = mark.action == 'stop' and string.byte(kept[#kept], 24)
-    kept[#kept] = nil
-  end
   if mark.kind == 's' then
     local count, twin = 0, ''
     for place = 1, #kept do
@@ -112,9 +108,16 @@ local function look_at_row(mark)
     end
     return count, twin, ''
   end
+  if #kept > 0 and string.sub(kept[#kept], 17, 23) == STOP then
+    mark.stop, mark.stopped = kept[#kept], string.byte(kept[#kept], 24)
+    kept[#kept] = nil
+  end
   local steps, twin = {}, ''
   for place = 1, #kept do
     steps[place] = string.sub(kept[place], 17)
+    if string.sub(steps[place], 1, 7) == STOP then
+      steps[place] = place -- others came behind it: it is like no other step
+    end
     if twin == '' and steps[place] == mark.fingerprint then
       twin = string.sub(kept[place], 1, 16)
     end
@@ -132,11 +135,12 @@ local function look_at_row(mark)
   end
   mark.period, mark.rounds_here = best_period, math.min(best, ROUNDS_MAX)
   local rounds = math.max(mark.rounds_here, mark.rounds)
-  for place = math.max(1, #kept - (mark.stopped or 0) + 1), mark.stopped and #kept or 0 do
-    if steps[place] == mark.fingerprint then
-      local stopped_rounds = math.floor((cycled(steps, #kept, mark.stopped) + 1) / mark.stopped)
-      rounds = math.max(rounds, math.min(stopped_rounds, ROUNDS_MAX))
-      break
+  if mark.stopped and mark.action == 'stop' then
+    local stopped_rounds = math.floor((cycled(steps, #kept, mark.stopped) + 1) / mark.stopped)
+    for place = math.max(1, #kept - mark.stopped + 1), #kept do
+      if steps[place] == mark.fingerprint then
+        rounds = math.max(rounds, math.min(stopped_rounds, ROUNDS_MAX))
+      end
     end
   end
   return rounds - 1, rounds > 1 and twin or '', ''
@@ -156,6 +160,7 @@ local function leave(mark, id, header, call_id, life_ms)
     if mark.again then
       row[#row] = nil
     end
+    row[#row + 1] = mark.stop
     row[#row + 1] = id .. mark.fingerprint
     local most = SKETCHES_MAX
     if mark.kind == 'l' then
