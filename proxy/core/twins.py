@@ -125,6 +125,26 @@ def split_stop(row: Row) -> tuple[Row, int]:
     return row[:-1], row[-1][1][-1]
 
 
+def again(mark: Mark, steps: Sequence[bytes]) -> bool:
+    """Whether a call is a retry of the one whose step is the last of the row, by what its client says."""
+    return bool(mark.attempt and steps and steps[-1] == mark.fingerprint)
+
+
+def goes_on(mark: Mark, steps: Sequence[bytes], period: int) -> bool:
+    """Whether a step is one of the cycle of so many steps that is stopped at the end of these; 0: none is."""
+    return period > 0 and mark.fingerprint in steps[-period:]
+
+
+def row_before(mark: Mark, row: Row) -> Row:
+    """What a step is put behind. A stop stays behind its cycle, which it stops again should that step fail; but where
+    the cycle itself goes on, since too few of its steps are left to refuse it, its stop would hide it."""
+    rest, period = split_stop(row)
+    steps, stop = steps_of(rest), row[len(rest) :]
+    if goes_on(mark, steps, period):
+        stop = []
+    return [*(rest[:-1] if again(mark, steps) else rest), *stop]
+
+
 def steps_of(row: Row) -> list[bytes]:
     """The steps of a row; a stop that others came behind is like no other step."""
     return [b"%d" % place if step.startswith(STOP) else step for place, (_, step) in enumerate(row)]
@@ -215,9 +235,8 @@ class Twins:
             return Seen(len(like), like[0]) if like else Seen()
         row, period = split_stop(row)
         rounds = max(self._rounds(mark, row)[0], mark.rounds)
-        period = period if mark.frame.stops else 0
         steps = steps_of(row)
-        if period and mark.fingerprint in steps[-period:]:
+        if mark.frame.stops and goes_on(mark, steps, period) and not again(mark, steps):
             rounds = max(rounds, min((cycled(steps, period) + 1) // period, ROUNDS_MAX))
         before = [call_id for call_id, step in row if step == mark.fingerprint]
         return Seen(rounds - 1, before[0] if rounds > 1 and before else "")
@@ -225,7 +244,7 @@ class Twins:
     def _rounds(self, mark: Mark, row: Row) -> tuple[int, int]:
         """Of the task, with this call: rounds, and how many steps a round has."""
         steps = steps_of(row)
-        if not (mark.attempt and steps and steps[-1] == mark.fingerprint):
+        if not again(mark, steps):
             steps.append(mark.fingerprint)
         return rounds_at_end(steps)
 
@@ -260,9 +279,8 @@ class Twins:
         for mark in marks:
             if mark.frame.kind in ("loop", "similar"):
                 row = self._row(mark, now_ms)
-                last = -2 if mark.frame.kind == "loop" and split_stop(row)[1] else -1
-                if mark.frame.kind == "loop" and mark.attempt and row[last:] and row[last][1] == mark.fingerprint:
-                    del row[last]
+                if mark.frame.kind == "loop":
+                    row = row_before(mark, row)
                 row.append((call_id, mark.fingerprint))
                 self.rows[mark.frame.counter] = row[-kept_in_row(mark) :]
             else:

@@ -105,7 +105,7 @@ class WaysOut:
         between_events = not tail or tail.endswith((b"\n\n", b"\r\n\r\n"))
         ending = b""
         # Where all that went out is our own waiting, the provider has told the agent nothing, whatever it told us.
-        unsaid = flight.begun is not None and not flight.first_write_s
+        unsaid = flight.kept_alive > 0 and not flight.first_write_s
         if flight.call.stream and (unsaid or (not flight.packed and reading.error is None)):
             ending = wire.end_of_stream(flight.call, code, sentence)
         try:

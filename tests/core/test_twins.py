@@ -194,6 +194,32 @@ def test_a_failed_step_outside_does_not_free_a_cycle() -> None:
     assert many.admitted(step(b"a", limit=1))
 
 
+def test_a_cycle_that_passes_again_is_counted_on() -> None:
+    many = Many()
+    assert [many.admitted(step(name, limit=2)) for name in (b"a", b"b", b"a", b"b")] == [True] * 4
+    assert many.call(step(b"a", limit=2), result="").admitted
+    assert not many.admitted(step(b"b", limit=2))
+    many.twins.settle(call_id(5), kept=False)
+    assert [many.admitted(step(name, limit=2)) for name in (b"a", b"b", b"a")] == [True, False, False]
+
+
+def test_a_retry_of_a_step_that_passed_is_not_stopped() -> None:
+    many = Many()
+    assert [many.admitted(step(name, limit=2)) for name in (b"a", b"b", b"a", b"b", b"a", b"b")][-2:] == [True, False]
+    assert many.admitted(step(b"a", limit=2, attempt=1))
+    assert not many.admitted(step(b"b", limit=2))
+
+
+def test_a_retry_may_find_nothing_but_a_stop() -> None:
+    many = Many()
+    for name in (b"a", b"b", b"a"):
+        assert many.call(step(name, limit=1), result="").admitted
+    assert not many.admitted(step(b"b", limit=1))
+    for number in (1, 2, 3):
+        many.twins.settle(call_id(number), kept=False)
+    assert many.admitted(step(b"a", limit=1, attempt=1))
+
+
 def test_a_cycle_is_stopped_no_longer_than_its_steps_are_in_the_window() -> None:
     many = Many()
 

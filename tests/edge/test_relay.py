@@ -479,3 +479,19 @@ async def test_a_provider_that_begins_early_and_goes_on_late_is_no_overhead_of_o
         await edge.answer(CHAT, PLAIN | {"stream": stream})
         (record,) = await edge.records(1)
     assert record.ms_total > 390 > 200 > record.ms_overhead > 0
+
+
+async def test_a_packed_stream_that_breaks_before_its_first_bytes_is_told_nothing_in_plain_text(store_url: str) -> None:
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(SSE_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"))
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+
+    async with scripted(provider) as url, serving(store_url, policy(url)) as edge:
+        async with edge.post(CHAT, STREAM, headers={"accept-encoding": "gzip"}) as reading:
+            await reading.head()
+            assert await reading.broke()
+        (record,) = await edge.records(1)
+    assert record.result == "failed"

@@ -183,15 +183,22 @@ circles = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(circles, min_size=1, max_size=3), limits, st.lists(st.integers(0, 20), max_size=3, unique=True))
+@given(
+    st.lists(circles, min_size=1, max_size=3),
+    limits,
+    st.lists(st.integers(0, 20), max_size=3, unique=True),
+    st.sets(st.integers(0, 20), max_size=3),
+)
 def test_cycles_are_stopped_as_the_specification_says(
-    valkey_server: RunningServer, turns: list[list[bytes]], limit: int, lasting: list[int]
+    valkey_server: RunningServer, turns: list[list[bytes]], limit: int, lasting: list[int], retried: set[int]
 ) -> None:
     """In circles for long, with a few calls among them that run for two steps more and fail then."""
     sequence: list[Any] = []
     for number, step in enumerate([step for turn in turns for step in turn]):
         slot = 1 + lasting.index(number) if number in lasting else 0
-        sequence.append(("reserve", slot, [a_mark("loop", step, limit, rounds=1, refuses=True, stops=True)], 0, False))
+        retry = {"attempt": 1 if number in retried else 0}
+        marks = [a_mark("loop", step, limit, rounds=1, refuses=True, stops=True, **retry)]
+        sequence.append(("reserve", slot, marks, 0, False))
         sequence.append(("settle", 0, "ok", False))
         if number - 2 in lasting:
             sequence.append(("settle", 1 + lasting.index(number - 2), "failed", False))

@@ -135,12 +135,13 @@ local function look_at_row(mark)
   end
   mark.period, mark.rounds_here = best_period, math.min(best, ROUNDS_MAX)
   local rounds = math.max(mark.rounds_here, mark.rounds)
-  if mark.stopped and mark.action == 'stop' then
-    local stopped_rounds = math.floor((cycled(steps, #kept, mark.stopped) + 1) / mark.stopped)
+  if mark.stopped then
     for place = math.max(1, #kept - mark.stopped + 1), #kept do
-      if steps[place] == mark.fingerprint then
-        rounds = math.max(rounds, math.min(stopped_rounds, ROUNDS_MAX))
-      end
+      mark.goes_on = mark.goes_on or steps[place] == mark.fingerprint
+    end
+    if mark.goes_on and not mark.again and mark.action == 'stop' then
+      local stopped_rounds = math.floor((cycled(steps, #kept, mark.stopped) + 1) / mark.stopped)
+      rounds = math.max(rounds, math.min(stopped_rounds, ROUNDS_MAX))
     end
   end
   return rounds - 1, rounds > 1 and twin or '', ''
@@ -160,7 +161,9 @@ local function leave(mark, id, header, call_id, life_ms)
     if mark.again then
       row[#row] = nil
     end
-    row[#row + 1] = mark.stop
+    if not mark.goes_on then
+      row[#row + 1] = mark.stop
+    end
     row[#row + 1] = id .. mark.fingerprint
     local most = SKETCHES_MAX
     if mark.kind == 'l' then
