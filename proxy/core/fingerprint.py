@@ -129,7 +129,7 @@ class Fingerprinter:
         for turn in conversation.turns[:3]:
             if turn.by_model:
                 continue
-            said = [_said_by_user(text) if "</" in text else text for text in turn.texts]
+            said = map(_said_by_user, turn.texts)
             text = "\n".join([text for text in said if not _SETS_UP.match(text)]).strip()
             if text:
                 return text
@@ -244,12 +244,14 @@ class Fingerprinter:
 
 def _words_beside(turn: Turn) -> str:
     """What the user says behind the results of tools: who tells an agent to do otherwise has broken its loop."""
-    return "\n".join([_said_by_user(text) if "</" in text else text for text in turn.texts]).strip()
+    return "\n".join(map(_said_by_user, turn.texts)).strip()
 
 
 def _said_by_user(text: str) -> str:
     """Without the pieces that agents put in. Anybody may have written the text, so no end is looked for twice: the time
     is linear in its length, however many pieces begin in it."""
+    if "</" not in text:
+        return text
     kept: list[str] = []
     start = at = 0
     endless: set[str] = set()

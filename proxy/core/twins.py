@@ -206,8 +206,9 @@ class Twins:
             if mark.frame.refuses and exceeded(mark, found)
         ]
         if blocked:
-            for mark in [marks[place] for place in blocked if marks[place].frame.kind == "loop"]:
-                self._stop(call_id, mark)
+            for place in blocked:
+                if marks[place].frame.stops:
+                    self._stop(call_id, marks[place])
             return Looked(False, seen, blocked=blocked)
         self.leave(call_id, marks, user=user, task=task)
         return Looked(True, seen)
@@ -252,7 +253,7 @@ class Twins:
         """A step of a cycle is refused."""
         row, stopped = split_stop(self._row(mark, made_at_ms(call_id)))
         rounds, period = self._rounds(mark, row)
-        if mark.frame.stops and not stopped and period > 1 and rounds > mark.frame.limit:
+        if not stopped and period > 1 and rounds > mark.frame.limit:
             self.rows[mark.frame.counter] = [*row, (call_id, stop_of(period))]
 
     def _row(self, mark: Mark, now_ms: int) -> Row:
